@@ -99,7 +99,9 @@ impl Filters {
         match self.get(name) {
             [] => Ok(None),
             [value] if matches!(value.as_str(), "1" | "true" | "True" | "TRUE" | "t" | "T") => Ok(Some(true)),
-            [value] if matches!(value.as_str(), "0" | "false" | "False" | "FALSE" | "f" | "F") => Ok(Some(false)),
+            [value] if matches!(value.as_str(), "0" | "false" | "False" | "FALSE" | "f" | "F") => {
+                Ok(Some(false))
+            }
             values => Err(FilterError::BadValue { name: name.to_owned(), value: values.join(",") }),
         }
     }

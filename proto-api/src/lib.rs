@@ -6,10 +6,13 @@
 //! - [`models`]: the request and response bodies of Engine API 1.53.
 //! - [`framing`]: the 8-byte headers that keep stdout and stderr apart on one stream.
 //! - [`filters`]: the `filters=` query parameter in both of its historical forms.
+//! - `client` (feature `client`): requests over the Unix socket, JSON streams, hijacked streams.
 //! - [`ApiError`]: the body of every answer that is not a success.
 
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "client")]
+pub mod client;
 pub mod filters;
 pub mod framing;
 
