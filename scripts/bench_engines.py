@@ -160,10 +160,11 @@ class Docker(Engine):
 
     def start(self):
         sock = self.root / "s"
+        (self.root / "daemon.json").write_text("{}")
         self.spawn(
             ["dockerd", "--data-root", self.root / "data", "--exec-root", self.root / "exec", "--pidfile", self.root / "pid",
              "-H", f"unix://{sock}", "--bridge", "none", "--iptables=false", "--ip6tables=false", "--storage-driver", "overlay2",
-             "--config-file", self.root / "none.json", "--exec-opt", "native.cgroupdriver=cgroupfs"])
+             "--config-file", self.root / "daemon.json", "--exec-opt", "native.cgroupdriver=cgroupfs"])
         until("dockerd listens", lambda: listens(sock))
         until("dockerd answers", lambda: subprocess.run(self.cli("version"), env=ENV, capture_output=True).returncode == 0)
 

@@ -226,9 +226,9 @@ impl Tar {
         self.entry(tar::EntryType::Symlink, path, target, 0o777, b"")
     }
 
-    /// Adds a hard link.
-    pub fn hard_link(self, path: &str, target: &str) -> Self {
-        self.entry(tar::EntryType::Link, path, target, 0o644, b"")
+    /// Adds a hard link. Its mode is applied to the file, as every extractor does.
+    pub fn hard_link(self, path: &str, target: &str, mode: u32) -> Self {
+        self.entry(tar::EntryType::Link, path, target, mode, b"")
     }
 
     /// Ends the stream.
@@ -250,7 +250,7 @@ pub fn busybox_layer() -> Vec<u8> {
     tar = tar.entry(tar::EntryType::Directory, "tmp/", "", 0o1777, b"");
     tar = tar.file("bin/busybox", 0o755, &busybox);
     for applet in String::from_utf8_lossy(&list.stdout).lines().filter(|applet| *applet != "busybox") {
-        tar = tar.hard_link(&format!("bin/{applet}"), "bin/busybox");
+        tar = tar.hard_link(&format!("bin/{applet}"), "bin/busybox", 0o755);
     }
     tar.file(
         "etc/passwd",

@@ -158,7 +158,7 @@ fn what_the_file_system_can_say_survives() {
         .dir("opaque/")
         .file("opaque/hidden", 0o644, b"1")
         .file("suid", 0o4755, b"x")
-        .hard_link("suid2", "suid")
+        .hard_link("suid2", "suid", 0o4755)
         .entry(tar::EntryType::Fifo, "fifo", "", 0o644, b"")
         .finish();
     let second = Tar::new()
