@@ -27,5 +27,9 @@ use std::sync::Arc;
 
 use oci_spec::image::ImageConfiguration;
 
+pub mod layer_tar;
+pub mod recipe;
 mod seam;
+pub mod tar;
+pub mod unpack;
 pub use seam::*;

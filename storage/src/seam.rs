@@ -331,7 +331,12 @@ impl Store {
 
     /// Docker's `rmi`: takes the name away, and deletes the image with the last one. By id it needs
     /// `force` where several repositories name it. `users` are the containers made from it.
-    pub async fn remove_image(&self, name: &str, force: bool, users: &[ImageUse]) -> Result<Vec<Removal>, RemoveError> {
+    pub async fn remove_image(
+        &self,
+        name: &str,
+        force: bool,
+        users: &[ImageUse],
+    ) -> Result<Vec<Removal>, RemoveError> {
         Err(LookupError::NotFound(name.into()).into())
     }
 
