@@ -27,9 +27,15 @@ use std::sync::Arc;
 
 use oci_spec::image::ImageConfiguration;
 
+mod digest;
 pub mod layer_tar;
+mod pull;
 pub mod recipe;
+mod reference;
+mod registry;
 mod seam;
 pub mod tar;
 pub mod unpack;
+pub use digest::Digest;
+pub use reference::Reference;
 pub use seam::*;

@@ -113,8 +113,8 @@ pub enum LookupError {
     /// 404.
     #[error("No such image: {0}")]
     NotFound(String),
-    /// 400.
-    #[error("invalid reference format{0}")]
+    /// 400; the whole text.
+    #[error("{0}")]
     Invalid(String),
     /// 400; an id prefix that several images share.
     #[error("ambiguous image id: {0}")]
