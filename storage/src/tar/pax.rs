@@ -100,7 +100,7 @@ impl Sparse {
             b"map" => {
                 let numbers: Vec<u64> =
                     value.split(|b| *b == b',').map(|part| natural(key, part)).collect::<Result<_, _>>()?;
-                if numbers.len() % 2 != 0 {
+                if !numbers.len().is_multiple_of(2) {
                     return Err(TarError::invalid("a sparse map has an odd count of numbers"));
                 }
                 self.map =
@@ -192,7 +192,7 @@ fn time(value: &[u8]) -> Result<Time, TarError> {
     if !fraction.iter().all(u8::is_ascii_digit) {
         return Err(junk(b"time", value));
     }
-    let seconds = integer(b"time", whole)?;
+    let seconds = i64::try_from(natural(b"time", whole)?).map_err(|_| junk(b"time", value))?;
     let nanos = (0..9)
         .fold(0_u32, |sum, place| sum * 10 + u32::from(fraction.get(place).map_or(0, |digit| digit - b'0')));
     Ok(match (negative, nanos) {
@@ -216,14 +216,14 @@ mod tests {
 
     #[test]
     fn records_are_strict() {
-        assert_eq!(Pax::parse(b"8 path=a\n9 path=ab\n").ok().and_then(|p| p.path), Some(b"ab".to_vec()));
+        assert_eq!(Pax::parse(b"9 path=a\n11 path=ab\n").ok().and_then(|p| p.path), Some(b"ab".to_vec()));
         for bad in [
-            &b"7 path=a\n"[..],
-            b"9 path=a\n",
-            b"8 path=a",
+            &b"8 path=a\n"[..],
+            b"11 path=a\n",
+            b"9 path=a",
             b"x path=a\n",
-            b"6 =ab\n\n",
-            b"11 size=1x1\n",
+            b"6 =ab\n",
+            b"12 size=1x1\n",
             b"0 a=b\n",
         ] {
             assert!(Pax::parse(bad).is_err(), "{bad:?}");
@@ -233,6 +233,6 @@ mod tests {
     #[test]
     fn global_headers_change_no_entry() {
         assert!(check_global(b"13 comment=a\n").is_ok());
-        assert!(check_global(b"8 path=a\n").is_err());
+        assert!(check_global(b"9 path=a\n").is_err());
     }
 }
