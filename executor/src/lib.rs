@@ -9,6 +9,7 @@
 //! - [`plan`] turns it into a serialisable list of operations (pure).
 //! - [`launch`] applies a plan; only the shim calls it.
 //! - [`cgroup`] reads and writes control groups, v1, hybrid and v2.
+//! - [`log`] writes Docker's json-file logs.
 //! - [`shims`] is the daemon's side: it starts shims, finds them again and talks to them.
 //! - [`protocol`] is what daemon and shim say to each other.
 //! - [`sys`] is the only place with `unsafe`.
@@ -17,6 +18,7 @@
 
 pub mod cgroup;
 pub mod launch;
+pub mod log;
 pub mod plan;
 pub mod protocol;
 pub mod shims;

@@ -1,18 +1,25 @@
 //! The daemon's side of the shims.
 //!
 //! Each container has a directory `<run root>/containers/<id>/`. It holds `plan.json` (written
-//! before the spawn), `shim.json` (boot id, pid and start time of shim and init), `shim.sock`
-//! (0600, where the daemon finds the shim again after a restart) and `exit.json` (written
-//! atomically *before* anyone is told; deleted by [`Shims::forget`], once the database has it).
+//! before the spawn), `shim.log` (locked for as long as the shim lives), `shim.json` (boot id, pid
+//! and start time of shim and init), `shim.sock` (0600, where the daemon finds the shim again after
+//! a restart) and `exit.json` (written atomically *before* anyone is told; deleted by
+//! [`Shims::forget`], once the database has it). See [`crate::protocol`].
+
+mod connection;
+mod directory;
+mod lifecycle;
+mod shim;
 
 use std::path::PathBuf;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 use tokio::net::UnixStream;
 
+use self::directory::Directory;
 use crate::launch::LaunchError;
-use crate::plan::{ExecInput, Plan};
+use crate::plan::Plan;
 
 /// Starts shims and finds them again. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -108,8 +115,7 @@ pub struct ExitRecord {
 /// cancelled without harm.
 #[derive(Debug, Clone)]
 pub struct Shim {
-    #[expect(dead_code, reason = "the body is still to come")]
-    id: String,
+    directory: Directory,
 }
 
 /// What is known of a container whose shim was started by an earlier daemon.
@@ -172,93 +178,6 @@ impl Shims {
     /// `shim_binary` is `ctld-shim`; `run_root` is made (0700) where it does not exist.
     pub fn new(shim_binary: PathBuf, run_root: PathBuf) -> Self {
         Self { shim_binary, run_root }
-    }
-
-    /// Starts a shim and its container; returns once the program runs (`execve` succeeded).
-    /// After an error nothing is left: no shim, no cgroup, no directory.
-    /// Not to be cancelled: callers run it in a task of its own.
-    pub async fn start(&self, request: StartRequest) -> Result<(ProcessId, Shim), ShimError> {
-        Err(ShimError::Protocol { id: request.id, what: format!("{:?} not yet", self.shim_binary) })
-    }
-
-    /// Looks for the shim of a container after a restart of the daemon.
-    /// `patience` bounds how long an answer is awaited; a timeout is [`Found::Unknown`].
-    pub async fn find(&self, id: &str, patience: Duration) -> Found {
-        Found::Unknown(format!("{id}: {patience:?}"))
-    }
-
-    /// Removes a container's directory, kills what is left in its control group and removes that,
-    /// once the database has the exit. Idempotent.
-    pub async fn forget(&self, id: &str, cgroup_path: &str) -> Result<(), ShimError> {
-        Err(ShimError::Protocol { id: id.into(), what: format!("{cgroup_path} {:?}", self.run_root) })
-    }
-
-    /// Ids that have a directory below the run root, for `fsck` and the start-up sweep.
-    pub async fn known(&self) -> std::io::Result<Vec<String>> {
-        Ok(vec![])
-    }
-}
-
-impl Shim {
-    /// Waits for the end of process 1. Every caller gets the same record. `Err` where the shim died
-    /// without leaving a record.
-    pub async fn wait(&self) -> Result<ExitRecord, ShimError> {
-        Err(ShimError::Gone)
-    }
-
-    /// Sends a signal to process 1 (by pidfd). [`ShimError::Gone`] after its end.
-    pub async fn signal(&self, signal: i32) -> Result<(), ShimError> {
-        let _unused = signal;
-        Err(ShimError::Gone)
-    }
-
-    /// Connects another client to process 1; output from now on.
-    pub async fn attach(&self, attachment: Attachment) -> Result<(), ShimError> {
-        drop(attachment);
-        Err(ShimError::Gone)
-    }
-
-    /// Sets the size of process 1's terminal.
-    pub async fn resize(&self, rows: u16, columns: u16) -> Result<(), ShimError> {
-        let _unused = (rows, columns);
-        Err(ShimError::Gone)
-    }
-
-    /// Closes and reopens the log file, after somebody else moved or truncated it.
-    pub async fn reopen_log(&self) -> Result<(), ShimError> {
-        Err(ShimError::Gone)
-    }
-
-    /// Starts a further process, known as `exec_id` from now on; returns once the program runs.
-    /// Its streams are `attachment`'s (as for process 1) or /dev/null.
-    pub async fn exec(
-        &self,
-        exec_id: &str,
-        exec: ExecInput,
-        console_size: Option<(u16, u16)>,
-        attachment: Option<Attachment>,
-    ) -> Result<ExecStarted, ShimError> {
-        let _unused = (exec_id, exec, console_size, attachment);
-        Err(ShimError::Gone)
-    }
-
-    /// Waits for the end of an exec'd process and gives its exit code (128 + n after signal n). The
-    /// answer stays there for as long as the shim lives.
-    pub async fn exec_wait(&self, exec_id: &str) -> Result<i32, ShimError> {
-        let _unused = exec_id;
-        Err(ShimError::Gone)
-    }
-
-    /// Sends a signal to an exec'd process.
-    pub async fn exec_signal(&self, exec_id: &str, signal: i32) -> Result<(), ShimError> {
-        let _unused = (exec_id, signal);
-        Err(ShimError::Gone)
-    }
-
-    /// Sets the size of an exec'd process' terminal.
-    pub async fn exec_resize(&self, exec_id: &str, rows: u16, columns: u16) -> Result<(), ShimError> {
-        let _unused = (exec_id, rows, columns);
-        Err(ShimError::Gone)
     }
 }
 
