@@ -27,6 +27,7 @@ use std::sync::Arc;
 
 use oci_spec::image::ImageConfiguration;
 
+mod archive;
 mod digest;
 pub mod layer_tar;
 mod pull;
@@ -36,6 +37,7 @@ mod registry;
 mod seam;
 pub mod tar;
 pub mod unpack;
+pub use archive::{ArchiveError, ArchiveStream, CommitRequest, ImportOptions, Loaded, tree_tar};
 pub use digest::Digest;
 pub use reference::Reference;
 pub use seam::*;
