@@ -1,13 +1,21 @@
 //! The OCI runtime specification of a container (<https://github.com/opencontainers/runtime-spec>).
 
+mod build;
+mod defaults;
+mod resources;
+mod validate;
+
 use std::path::PathBuf;
 
-use oci_spec::runtime::Spec;
+pub use build::build;
+pub(crate) use resources::to_oci as resources_to_oci;
 use serde::{Deserialize, Serialize};
+pub(crate) use validate::RLIMITS;
 
 /// What the engine wants, in the field's terms and without Docker's historical shapes.
 /// Everything that is not said takes Docker's default.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct SpecInput {
     /// The container's full id (64 hex digits).
     pub id: String,
@@ -96,6 +104,7 @@ pub enum Namespace {
 
 /// The container's namespaces; mount and (on the default) all others are private.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Namespaces {
     /// Process ids.
     pub pid: Namespace,
@@ -133,6 +142,7 @@ pub enum MountSource {
 
 /// Resource limits; `None` is no limit.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Resources {
     /// Memory in bytes.
     pub memory_bytes: Option<i64>,
@@ -168,10 +178,4 @@ pub enum SpecError {
     /// A field has a value that cannot work; the text names both.
     #[error("{0}")]
     Invalid(String),
-}
-
-/// Builds the specification and validates it. Pure; needs no privileges.
-pub fn build(input: &SpecInput) -> Result<Spec, SpecError> {
-    let _unused = input;
-    Err(SpecError::Invalid("not yet".into()))
 }

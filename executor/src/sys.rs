@@ -1,1 +1,0 @@
-//! System calls that no safe wrapper offers.
