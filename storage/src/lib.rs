@@ -15,6 +15,7 @@
 //! snapshots/<container id>/{upper,work}
 //! staging/<random>            work in progress; swept at start
 //! partial/<digest hex>        bytes of interrupted downloads
+//! trash/<random>              what was removed and is being deleted; emptied at start
 //! containers/<id>/            the engine's: log files, hosts, hostname, resolv.conf
 //! ```
 //!
@@ -22,22 +23,35 @@
 
 #![forbid(unsafe_code)]
 
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
-
-use oci_spec::image::ImageConfiguration;
-
-mod archive;
+mod blobs;
+mod check;
+mod db;
 mod digest;
+mod error;
+mod failpoint;
+mod gc;
+mod images;
 pub mod layer_tar;
+mod layers;
+mod options;
+mod paths;
 mod pull;
 pub mod recipe;
 mod reference;
 mod registry;
-mod seam;
+mod request;
+mod store;
 pub mod tar;
+mod trash;
 pub mod unpack;
-pub use archive::{ArchiveError, ArchiveStream, CommitRequest, ImportOptions, Loaded, tree_tar};
+mod usage;
+
+pub use check::Finding;
 pub use digest::Digest;
+pub use error::{LookupError, RemoveError, StoreError};
+pub use gc::Collected;
+pub use images::{Document, Image, ImageId};
+pub use options::{Budget, RegistryOptions, StoreOptions};
 pub use reference::Reference;
-pub use seam::*;
+pub use request::{Credentials, Progress, ProgressSink, PullError, PullRequest};
+pub use store::{ContainerRow, ImageUse, LayerSource, Removal, RootMount, Store};
