@@ -47,7 +47,7 @@ impl LayerWork {
 
     async fn fetch(&self, states: &watch::Sender<LayerState>) -> Result<(), PullError> {
         let slot = self.slots.acquire().await;
-        let turn = self.local.partials.turn(&self.blob).await;
+        let turn = self.local.partials().turn(&self.blob).await;
         let result = self.fetch_in_turn(states).await;
         drop((turn, slot));
         result
@@ -58,8 +58,8 @@ impl LayerWork {
             if self.local.has_layer(&self.diff_id) {
                 return Ok(());
             }
-            let keep = self.local.options.keep_blobs;
-            let mut partial = self.local.partials.open(&self.blob, self.size, keep);
+            let keep = self.local.options().keep_blobs;
+            let mut partial = self.local.partials().open(&self.blob, self.size, keep);
             let resumed = partial.as_ref().is_some_and(|partial| partial.length() > 0);
             let unpacked = self.unpack(&mut partial, states).await;
             match unpacked {
@@ -78,7 +78,13 @@ impl LayerWork {
                     }
                     tracing::warn!(blob = %self.blob, %error, "a resumed download was damaged; fetching anew");
                 }
-                Err(error) => return Err(error),
+                Err(error) => {
+                    // A full disk needs the room more than the next pull needs the bytes.
+                    if let Some(partial) = partial.filter(|_| error.to_string().contains("No space left")) {
+                        partial.remove();
+                    }
+                    return Err(error);
+                }
             }
         }
     }
@@ -89,7 +95,7 @@ impl LayerWork {
         states: &watch::Sender<LayerState>,
     ) -> Result<(), PullError> {
         let staging = self.local.new_staging()?;
-        let options = &self.local.options;
+        let options = self.local.options();
         let mut worker = LayerUnpacker::start(&options.unpack_worker, staging.path(), &options.budget)
             .map_err(unpack_error)?;
         let mut offset = 0;
@@ -131,7 +137,7 @@ impl LayerWork {
         states.send_modify(|state| state.phase = Phase::Unpacking);
         let unpacked = worker.finish().await.map_err(unpack_error)?;
         self.verify(&unpacked)?;
-        self.local.commit_layer(staging, &self.diff_id, &self.blob, &unpacked).await
+        self.local.commit_layer(staging, &self.diff_id, &unpacked).await
     }
 
     fn verify(&self, unpacked: &Unpacked) -> Result<(), PullError> {

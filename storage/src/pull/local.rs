@@ -1,72 +1,130 @@
-//! The store as a pull sees it.
+//! The store as one pull sees it.
 
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::partial::{Partial, Partials};
 use super::resolve::Resolved;
+use crate::layers::{Lease, Staging};
+use crate::store::{LayerSource, NewImage};
 use crate::unpack::Unpacked;
-use crate::{Digest, Image, PullError, Reference, StoreOptions};
+use crate::{Digest, Image, ImageId, PullError, Reference, Store, StoreError, StoreOptions};
 
-/// Where a pull puts things. Cheap to clone.
+/// Where a pull puts things, with a lease on all that it found or made. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Local {
-    pub options: Arc<StoreOptions>,
-    pub partials: Arc<Partials>,
-}
-
-#[derive(Debug)]
-pub(crate) struct Staging(PathBuf);
-
-impl Staging {
-    pub fn path(&self) -> &Path {
-        &self.0
-    }
+    store: Store,
+    lease: Arc<Lease>,
 }
 
 impl Local {
+    pub fn new(store: &Store) -> Self {
+        Self { store: store.clone(), lease: Arc::new(store.inner.layers.lease()) }
+    }
+
+    /// The store, for work that outlives this pull and needs a lease of its own.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// How the store was opened.
+    pub fn options(&self) -> &StoreOptions {
+        self.store.options()
+    }
+
+    /// The bytes of interrupted downloads.
+    pub fn partials(&self) -> &Partials {
+        self.store.inner.puller.partials()
+    }
+
+    /// Whether a layer is here; from now on it stays.
     pub fn has_layer(&self, diff_id: &Digest) -> bool {
-        self.options.data_root.join("layers").join(diff_id.hex()).exists()
+        self.lease.hold(diff_id)
     }
 
+    /// An empty directory for a layer in the making.
     pub fn new_staging(&self) -> Result<Staging, PullError> {
-        let path = self.options.data_root.join("staging").join(format!("{:032x}", rand::random::<u128>()));
-        std::fs::create_dir_all(&path).map_err(|error| PullError::Local(error.to_string()))?;
-        Ok(Staging(path))
+        self.store.inner.layers.staging().map_err(local)
     }
 
+    /// Takes over a verified layer.
     pub async fn commit_layer(
         &self,
         staging: Staging,
         diff_id: &Digest,
-        _blob: &Digest,
-        _unpacked: &Unpacked,
+        unpacked: &Unpacked,
     ) -> Result<(), PullError> {
-        std::fs::rename(staging.path(), self.options.data_root.join("layers").join(diff_id.hex()))
-            .map_err(|error| PullError::Local(error.to_string()))
+        self.store.inner.layers.commit(staging, diff_id, unpacked.size_bytes, &self.lease).await.map_err(local)
     }
 
-    pub fn keep_or_remove(&self, partial: Partial, _blob: &Digest) {
+    /// What becomes of a layer's complete compressed bytes.
+    pub fn keep_or_remove(&self, partial: Partial, blob: &Digest) {
+        if self.options().keep_blobs && self.store.inner.blobs.adopt(partial.path(), blob).is_ok() {
+            self.lease.hold(blob);
+            return;
+        }
         partial.remove();
     }
 
-    pub fn knows(&self, _reference: &Reference) -> bool {
-        false
+    /// Whether an image has this name.
+    pub fn knows(&self, reference: &Reference) -> bool {
+        self.store.inner.images.index().by_name(&reference.key()).is_some()
     }
 
-    pub fn document(&self, _digest: &Digest) -> Option<Vec<u8>> {
-        None
+    /// A manifest, index or configuration that is here.
+    pub fn document(&self, digest: &Digest) -> Option<Vec<u8>> {
+        self.lease.hold(digest);
+        let blobs = &self.store.inner.blobs;
+        if blobs.has(digest) { blobs.read(digest).ok() } else { None }
     }
 
-    pub fn has_image(&self, _reference: &Reference, _resolved: &Resolved) -> bool {
-        false
+    /// The image, where it is here in full and has this name and repository digest.
+    pub fn has_image(&self, reference: &Reference, resolved: &Resolved) -> Option<Arc<Image>> {
+        let index = self.store.inner.images.index();
+        let image = index.get(&ImageId::from(resolved.config_digest.clone()))?;
+        let named = names(reference, &resolved.top).iter().all(|name| {
+            index.by_name(&name.key()).is_some_and(|named| named.id == image.id)
+        });
+        (named && image.layers().iter().all(|diff_id| self.has_layer(diff_id))).then(|| {
+            self.store.inner.touch(&image.id);
+            image.clone()
+        })
     }
 
-    pub async fn put_image(
-        &self,
-        _reference: &Reference,
-        _resolved: Resolved,
-    ) -> Result<Arc<Image>, PullError> {
-        Err(PullError::Local("not yet".into()))
+    /// Makes the image visible. All layers are committed.
+    pub async fn put_image(&self, reference: &Reference, resolved: Resolved) -> Result<Arc<Image>, PullError> {
+        let repository = format!("{}/{}", reference.registry(), reference.repository());
+        let sources = resolved
+            .layers
+            .iter()
+            .map(|layer| LayerSource {
+                diff_id: layer.diff_id.clone(),
+                blob_digest: layer.blob.digest.clone(),
+                media_type: layer.blob.media_type.clone(),
+                size_bytes: layer.blob.size,
+                repository: repository.clone(),
+            })
+            .collect();
+        let mut documents = resolved.documents;
+        let manifest = documents.pop().map(|document| (document.media_type, document.bytes));
+        let index = documents.into_iter().next().map(|document| (document.media_type, document.bytes));
+        let new = NewImage {
+            config_raw: resolved.raw_config,
+            manifest,
+            index,
+            names: names(reference, &resolved.top),
+            sources,
+            parent: None,
+        };
+        self.store.put_image(new, &self.lease).await.map_err(local)
     }
+}
+
+/// The names that a pull gives: the tag where the digest was not asked for, and the repository's digest.
+fn names(reference: &Reference, top: &Digest) -> Vec<Reference> {
+    let digest = reference.with_digest(top);
+    if reference.digest().is_some() { vec![digest] } else { vec![reference.clone(), digest] }
+}
+
+fn local(error: StoreError) -> PullError {
+    PullError::Local(error.to_string())
 }

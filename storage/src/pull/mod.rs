@@ -19,6 +19,7 @@ mod partial;
 mod report;
 mod resolve;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use futures_util::future::try_join_all;
@@ -26,35 +27,44 @@ use tokio::sync::Semaphore;
 
 use self::inflight::{Inflight, Job};
 use self::layer::LayerWork;
+use self::local::Local;
+use self::partial::Partials;
 use self::report::{Report, short};
 use self::resolve::{LayerOf, Resolved, resolve};
 use crate::registry::session::endpoints;
 use crate::registry::{Session, Transports};
-use crate::{Image, ProgressSink, PullError, PullRequest, Reference};
+use crate::{Image, ProgressSink, PullError, PullRequest, Reference, Store};
 
-pub(crate) use self::local::Local;
 
 /// Pulls images into one store.
 #[derive(Debug)]
 pub(crate) struct Puller {
     transports: Arc<Transports>,
     inflight: Inflight,
+    partials: Partials,
 }
 
 impl Puller {
     /// With connections that others may use as well.
-    pub fn new(transports: Arc<Transports>) -> Self {
-        Self { transports, inflight: Inflight::default() }
+    pub fn new(transports: Arc<Transports>, partial_directory: PathBuf) -> Self {
+        let partials = Partials::new(partial_directory);
+        partials.sweep();
+        Self { transports, inflight: Inflight::default(), partials }
+    }
+
+    /// The bytes of interrupted downloads.
+    pub fn partials(&self) -> &Partials {
+        &self.partials
     }
 
     /// See [`Store::pull`](crate::Store::pull).
     pub async fn pull(
         &self,
-        local: &Local,
+        store: &Store,
         request: &PullRequest,
         progress: ProgressSink,
     ) -> Result<Arc<Image>, PullError> {
-        let report = Report::new(progress);
+        let (report, local) = (Report::new(progress), &Local::new(store));
         let reference = Reference::parse(&request.reference).map_err(PullError::Reference)?.or_latest();
         let sessions = endpoints(&self.transports, &reference, &request.credentials)
             .map_err(|error| error.into_pull(&reference.familiar_name(), &reference.familiar()))?;
@@ -87,13 +97,15 @@ impl Puller {
     ) -> Result<Arc<Image>, PullError> {
         let heading = reference.digest().or(reference.tag()).unwrap_or("latest");
         report.status(Some(heading), format!("Pulling from {}", reference.repository())).await;
-        let was_there = local.has_image(reference, &resolved);
-        if !was_there {
-            self.layers(local, reference, &resolved.layers, sessions, report).await?;
-        }
-        report.status(None, format!("Digest: {}", resolved.top)).await;
-        let image = local.put_image(reference, resolved).await?;
-        let outcome = if was_there { "Image is up to date for" } else { "Downloaded newer image for" };
+        let digest = format!("Digest: {}", resolved.top);
+        let (image, outcome) = match local.has_image(reference, &resolved) {
+            Some(image) => (image, "Image is up to date for"),
+            None => {
+                self.layers(local, reference, &resolved.layers, sessions, report).await?;
+                (local.put_image(reference, resolved).await?, "Downloaded newer image for")
+            }
+        };
+        report.status(None, digest).await;
         report.status(None, format!("Status: {outcome} {}", reference.familiar())).await;
         Ok(image)
     }
@@ -119,13 +131,13 @@ impl Puller {
         // The longest first: a long one that starts last is waited for alone.
         let mut by_size = missing.clone();
         by_size.sort_by_key(|layer| std::cmp::Reverse(layer.blob.size));
-        let slots = Arc::new(Semaphore::new(local.options.parallel_layers.max(1)));
+        let slots = Arc::new(Semaphore::new(local.options().parallel_layers.max(1)));
         let jobs: Vec<(&str, Arc<Job>)> = by_size
             .into_iter()
             .map(|layer| {
                 let key = (layer.diff_id.clone(), layer.blob.digest.clone());
                 let work = LayerWork {
-                    local: local.clone(),
+                    local: Local::new(local.store()),
                     sessions: sessions.clone(),
                     diff_id: layer.diff_id.clone(),
                     blob: layer.blob.digest.clone(),

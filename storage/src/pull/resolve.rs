@@ -4,7 +4,7 @@
 use oci_spec::image::ImageConfiguration;
 
 use super::local::Local;
-use crate::registry::document::{self, Descriptor, Document, Manifest};
+use crate::registry::document::{self, Descriptor, Manifest, Parsed};
 use crate::registry::platform::Platform;
 use crate::registry::session::Fetched;
 use crate::registry::{RegistryError, Session};
@@ -22,14 +22,20 @@ pub(crate) struct LayerOf {
     pub blob: Descriptor,
 }
 
+/// A document as it came.
+#[derive(Debug)]
+pub(crate) struct Document {
+    pub media_type: String,
+    pub bytes: Vec<u8>,
+}
+
 /// What a reference means for a platform.
 #[derive(Debug)]
 pub(crate) struct Resolved {
     /// What the reference names: an index or a manifest.
     pub top: Digest,
     /// Indexes on the way and the manifest, as they came.
-    pub documents: Vec<(Digest, Vec<u8>)>,
-    pub manifest_digest: Digest,
+    pub documents: Vec<Document>,
     pub config_digest: Digest,
     pub raw_config: Vec<u8>,
     /// Lowest first.
@@ -53,18 +59,18 @@ pub(crate) async fn resolve(
     let mut fetched = top(local, session, reference).await.map_err(of_registry)?;
     let top = fetched.digest.clone();
     let mut documents = Vec::new();
-    let (manifest_digest, manifest) = loop {
-        let parsed =
+    let manifest = loop {
+        let (media_type, parsed) =
             document::parse(&fetched.bytes, &fetched.media_type, &fetched.digest).map_err(of_registry)?;
-        documents.push((fetched.digest.clone(), fetched.bytes));
+        documents.push(Document { media_type, bytes: fetched.bytes });
         match parsed {
-            Document::Manifest(manifest) => break (fetched.digest, manifest),
-            Document::Index(_) if documents.len() > DEEPEST_INDEX => {
+            Parsed::Manifest(manifest) => break manifest,
+            Parsed::Index(_) if documents.len() > DEEPEST_INDEX => {
                 return Err(PullError::OverBudget(format!(
                     "{familiar}: indexes are nested more than {DEEPEST_INDEX} deep"
                 )));
             }
-            Document::Index(entries) => {
+            Parsed::Index(entries) => {
                 let chosen = document::choose(&entries, &wish).ok_or_else(|| {
                     PullError::NotFound(format!(
                         "no matching manifest for {wish} in the manifest list entries"
@@ -82,7 +88,6 @@ pub(crate) async fn resolve(
     Ok(Resolved {
         top,
         documents,
-        manifest_digest,
         config_digest: manifest.config.digest,
         raw_config,
         layers,
@@ -103,14 +108,14 @@ async fn top(local: &Local, session: &Session, reference: &Reference) -> Result<
     {
         return Ok(Fetched { bytes, media_type: String::new(), digest });
     }
-    session.manifest(tag, local.options.budget.document_bytes).await
+    session.manifest(tag, local.options().budget.document_bytes).await
 }
 
 async fn by_digest(local: &Local, session: &Session, digest: &Digest) -> Result<Fetched, RegistryError> {
     if let Some(bytes) = local.document(digest) {
         return Ok(Fetched { bytes, media_type: String::new(), digest: digest.clone() });
     }
-    session.manifest(digest.as_str(), local.options.budget.document_bytes).await
+    session.manifest(digest.as_str(), local.options().budget.document_bytes).await
 }
 
 async fn configuration(
@@ -121,7 +126,7 @@ async fn configuration(
     if let Some(bytes) = local.document(&descriptor.digest) {
         return Ok(bytes);
     }
-    let most = local.options.budget.document_bytes;
+    let most = local.options().budget.document_bytes;
     if descriptor.size > most {
         return Err(RegistryError::TooLarge(format!(
             "image config {}: {} bytes are more than the budget of {most} bytes for a document",

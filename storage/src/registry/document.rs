@@ -32,7 +32,7 @@ pub(crate) struct Descriptor {
 
 /// A parsed document.
 #[derive(Debug, Clone)]
-pub(crate) enum Document {
+pub(crate) enum Parsed {
     /// Manifests by platform.
     Index(Vec<Descriptor>),
     /// One image.
@@ -80,7 +80,7 @@ impl TryFrom<RawDescriptor> for Descriptor {
 
 /// Parses a document whose digest was compared already. `header` is the media type of the answer's
 /// header without parameters; empty where it is not known.
-pub(crate) fn parse(bytes: &[u8], header: &str, digest: &Digest) -> Result<Document, RegistryError> {
+pub(crate) fn parse(bytes: &[u8], header: &str, digest: &Digest) -> Result<(String, Parsed), RegistryError> {
     let corrupt = |why: String| RegistryError::Corrupt(format!("manifest {digest}: {why}"));
     let raw: RawDocument = serde_json::from_slice(bytes)
         .map_err(|error| if is_schema_1(bytes, header) { schema_1() } else { corrupt(error.to_string()) })?;
@@ -104,8 +104,13 @@ pub(crate) fn parse(bytes: &[u8], header: &str, digest: &Digest) -> Result<Docum
     let descriptors = |list: Vec<RawDescriptor>| -> Result<Vec<Descriptor>, RegistryError> {
         list.into_iter().map(Descriptor::try_from).collect()
     };
-    match (is_index, raw.manifests, raw.config, raw.layers) {
-        (true, Some(manifests), None, None) => Ok(Document::Index(descriptors(manifests)?)),
+    let media_type = match media_type {
+        known if ACCEPTED.contains(&known) => known.to_owned(),
+        _ if is_index => OCI_INDEX.to_owned(),
+        _ => OCI_MANIFEST.to_owned(),
+    };
+    let parsed = match (is_index, raw.manifests, raw.config, raw.layers) {
+        (true, Some(manifests), None, None) => Parsed::Index(descriptors(manifests)?),
         (false, None, Some(config), layers) => {
             if !IMAGE_CONFIGS.contains(&config.media_type.as_str()) {
                 return Err(RegistryError::Corrupt(format!(
@@ -114,13 +119,14 @@ pub(crate) fn parse(bytes: &[u8], header: &str, digest: &Digest) -> Result<Docum
                 )));
             }
             let layers = descriptors(layers.unwrap_or_default())?;
-            Ok(Document::Manifest(Manifest { config: config.try_into()?, layers }))
+            Parsed::Manifest(Manifest { config: config.try_into()?, layers })
         }
         (_, Some(_), _, Some(_)) | (_, Some(_), Some(_), _) => {
-            Err(corrupt("it is both a manifest and an index".to_owned()))
+            return Err(corrupt("it is both a manifest and an index".to_owned()));
         }
-        _ => Err(corrupt(format!("it is not what {media_type:?} promises"))),
-    }
+        _ => return Err(corrupt(format!("it is not what {media_type:?} promises"))),
+    };
+    Ok((media_type, parsed))
 }
 
 /// The best manifest for a platform; among equals the first.
@@ -155,8 +161,10 @@ fn schema_1() -> RegistryError {
 mod tests {
     use super::*;
 
-    fn read(text: &str, header: &str) -> Result<Document, String> {
-        parse(text.as_bytes(), header, &Digest::of(text.as_bytes())).map_err(|error| error.to_string())
+    fn read(text: &str, header: &str) -> Result<Parsed, String> {
+        parse(text.as_bytes(), header, &Digest::of(text.as_bytes()))
+            .map(|(_, parsed)| parsed)
+            .map_err(|error| error.to_string())
     }
 
     fn descriptor(media_type: &str) -> String {
@@ -167,10 +175,10 @@ mod tests {
     fn reads_both_families() {
         let (config, layer) = (descriptor(IMAGE_CONFIGS[1]), descriptor("x"));
         let manifest = format!(r#"{{"schemaVersion":2,"config":{config},"layers":[{layer}]}}"#);
-        assert!(matches!(read(&manifest, DOCKER_MANIFEST), Ok(Document::Manifest(m)) if m.layers.len() == 1));
-        assert!(matches!(read(&manifest, ""), Ok(Document::Manifest(_))));
+        assert!(matches!(read(&manifest, DOCKER_MANIFEST), Ok(Parsed::Manifest(m)) if m.layers.len() == 1));
+        assert!(matches!(read(&manifest, ""), Ok(Parsed::Manifest(_))));
         let index = format!(r#"{{"schemaVersion":2,"manifests":[{layer}]}}"#);
-        assert!(matches!(read(&index, OCI_INDEX), Ok(Document::Index(list)) if list.len() == 1));
+        assert!(matches!(read(&index, OCI_INDEX), Ok(Parsed::Index(list)) if list.len() == 1));
     }
 
     #[test]
