@@ -53,7 +53,12 @@ impl Local {
         diff_id: &Digest,
         unpacked: &Unpacked,
     ) -> Result<(), PullError> {
-        self.store.inner.layers.commit(staging, diff_id, unpacked.size_bytes, &self.lease).await.map_err(local)
+        self.store
+            .inner
+            .layers
+            .commit(staging, diff_id, unpacked.size_bytes, &self.lease)
+            .await
+            .map_err(local)
     }
 
     /// What becomes of a layer's complete compressed bytes.
@@ -81,9 +86,9 @@ impl Local {
     pub fn has_image(&self, reference: &Reference, resolved: &Resolved) -> Option<Arc<Image>> {
         let index = self.store.inner.images.index();
         let image = index.get(&ImageId::from(resolved.config_digest.clone()))?;
-        let named = names(reference, &resolved.top).iter().all(|name| {
-            index.by_name(&name.key()).is_some_and(|named| named.id == image.id)
-        });
+        let named = names(reference, &resolved.top)
+            .iter()
+            .all(|name| index.by_name(&name.key()).is_some_and(|named| named.id == image.id));
         (named && image.layers().iter().all(|diff_id| self.has_layer(diff_id))).then(|| {
             self.store.inner.touch(&image.id);
             image.clone()
@@ -91,7 +96,11 @@ impl Local {
     }
 
     /// Makes the image visible. All layers are committed.
-    pub async fn put_image(&self, reference: &Reference, resolved: Resolved) -> Result<Arc<Image>, PullError> {
+    pub async fn put_image(
+        &self,
+        reference: &Reference,
+        resolved: Resolved,
+    ) -> Result<Arc<Image>, PullError> {
         let repository = format!("{}/{}", reference.registry(), reference.repository());
         let sources = resolved
             .layers

@@ -33,8 +33,7 @@ use self::report::{Report, short};
 use self::resolve::{LayerOf, Resolved, resolve};
 use crate::registry::session::endpoints;
 use crate::registry::{Session, Transports};
-use crate::{Image, ProgressSink, PullError, PullRequest, Reference, Store};
-
+use crate::{Image, ProgressSink, PullError, PullRequest, Reference, Store, StoreOptions};
 
 /// Pulls images into one store.
 #[derive(Debug)]
@@ -45,8 +44,10 @@ pub(crate) struct Puller {
 }
 
 impl Puller {
-    /// With connections that others may use as well.
-    pub fn new(transports: Arc<Transports>, partial_directory: PathBuf) -> Self {
+    /// For a store's settings of registries, and its directory `partial`. Blocks on the file system for
+    /// a moment.
+    pub fn new(options: &StoreOptions, partial_directory: PathBuf) -> Self {
+        let transports = Arc::new(Transports::new(options.registries.clone()));
         let partials = Partials::new(partial_directory);
         partials.sweep();
         Self { transports, inflight: Inflight::default(), partials }

@@ -85,13 +85,7 @@ pub(crate) async fn resolve(
     check_platform(&config, platform.is_some().then_some(&wish), &familiar)?;
     let layers =
         diff_ids.into_iter().zip(manifest.layers).map(|(diff_id, blob)| LayerOf { diff_id, blob }).collect();
-    Ok(Resolved {
-        top,
-        documents,
-        config_digest: manifest.config.digest,
-        raw_config,
-        layers,
-    })
+    Ok(Resolved { top, documents, config_digest: manifest.config.digest, raw_config, layers })
 }
 
 /// What the reference names. A tag that is known here is only asked after (HEAD), not fetched.
@@ -172,11 +166,12 @@ fn check_platform(
             "image operating system \"{os}\" cannot be used on this platform: operating system is not supported"
         )));
     }
-    let actual = Platform::normalised(
-        &os,
-        &config.architecture().to_string(),
-        config.variant().as_deref().unwrap_or_default(),
-    );
+    let variant = config.variant().as_deref().unwrap_or_default();
+    let mut actual = Platform::normalised(&os, &config.architecture().to_string(), variant);
+    if let Some(wish) = wish.filter(|wish| variant.is_empty() && wish.architecture == actual.architecture) {
+        // Configurations often leave the variant to the index.
+        actual.variant.clone_from(&wish.variant);
+    }
     match wish {
         Some(wish) if wish.rank(&actual).is_none() => Err(PullError::NotFound(format!(
             "image with reference {familiar} was found but does not match the specified platform: \
