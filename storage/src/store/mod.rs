@@ -43,6 +43,8 @@ pub(crate) struct Inner {
     pub trash: Trash,
     /// When images were last used since the start, in Unix seconds; written back by the collector.
     pub used: Mutex<HashMap<ImageId, i64>>,
+    /// Pulls in progress, and connections to registries.
+    pub puller: crate::pull::Puller,
     /// Held for its lock.
     _lock: std::fs::File,
 }
@@ -114,8 +116,8 @@ impl Store {
 
     /// Pulls an image. Two pulls of one layer share the work. Dropping the future stops it; what was
     /// downloaded so far is kept in `partial/` and used again.
-    pub async fn pull(&self, request: PullRequest, _progress: ProgressSink) -> Result<Arc<Image>, PullError> {
-        Err(PullError::Local(format!("pulling {} is not supported yet", request.reference)))
+    pub async fn pull(&self, request: PullRequest, progress: ProgressSink) -> Result<Arc<Image>, PullError> {
+        self.inner.puller.pull(self, &request, progress).await
     }
 
     /// Waits until what was removed is deleted, and closes the database.

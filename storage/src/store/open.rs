@@ -31,6 +31,7 @@ impl Store {
         let layers = Layers::load(paths.clone(), db.clone(), trash.clone(), boot_id()?).await?;
         load_snapshots(&db, &layers).await?;
         let images = Images::load(&db, &blobs, &layers).await?;
+        let puller = crate::pull::Puller::new(&options, paths.partial());
         let inner = Inner {
             options,
             paths,
@@ -39,6 +40,7 @@ impl Store {
             layers,
             images,
             trash,
+            puller,
             used: Mutex::new(HashMap::new()),
             _lock: lock,
         };

@@ -6,11 +6,11 @@ mod image;
 
 use std::collections::VecDeque;
 
+use bench::{Pulled, names, options, pull, request, until};
 use bytes::Bytes;
-use storage::{Credentials, PullError, PullRequest, Store};
 use fake::{Access, Fake, Fault, Scripted};
 use image::{Layer, OCI_INDEX, Packing, build, build_for, digest, index, layer, noise};
-use bench::{Pulled, names, options, pull, request, until};
+use storage::{Credentials, PullError, PullRequest, Store};
 
 struct Bench {
     root: tempfile::TempDir,
