@@ -33,6 +33,9 @@ pub enum Error {
     /// The image's name is wrong or unknown.
     #[error(transparent)]
     Image(#[from] LookupError),
+    /// The image is there, for another platform.
+    #[error("{0}")]
+    WrongPlatform(String),
     /// A value that cannot be.
     #[error("{0}")]
     Invalid(String),
@@ -80,9 +83,10 @@ impl Error {
     /// What it means to the caller.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::NoSuchContainer(_) | Self::NoSuchExec(_) | Self::Image(LookupError::NotFound(_)) => {
-                ErrorKind::NotFound
-            }
+            Self::NoSuchContainer(_)
+            | Self::NoSuchExec(_)
+            | Self::WrongPlatform(_)
+            | Self::Image(LookupError::NotFound(_)) => ErrorKind::NotFound,
             Self::Image(_) | Self::Invalid(_) | Self::Spec(_) => ErrorKind::BadRequest,
             Self::Unsupported(_) => ErrorKind::Unsupported,
             Self::Conflict(_) => ErrorKind::Conflict,
