@@ -40,6 +40,8 @@ fn main() -> ExitCode {
 }
 
 fn run(directory: PathBuf) -> io::Result<ExitCode> {
+    // The shim lives as long as its container: it must not hold open what its starter forgot to close.
+    executor::sys::process::close_from(3)?;
     // Only the end of the container ends the shim. What is faulty still kills it.
     let mut signals = SigSet::all();
     for fault in [Signal::SIGSEGV, Signal::SIGBUS, Signal::SIGILL, Signal::SIGFPE, Signal::SIGABRT] {
