@@ -53,9 +53,12 @@ async fn found_dead(bed: &Bed, id: &str) -> Found {
 #[tokio::test]
 async fn signals_end_it_with_128_and_the_number() {
     let bed = Bed::new("signals");
-    for (signal, code) in [(9, 137), (15, 143)] {
+    for (signal, code) in [(9, 137), (15, 143), (36, 50)] {
         let (shim, mut client) = bed
-            .start_attached(bed.script("trap 'exit 143' TERM; echo up; while :; do sleep 0.01; done"), OUTPUT)
+            .start_attached(
+                bed.script("trap 'exit 143' TERM; trap 'exit 50' 36; echo up; while :; do sleep 0.01; done"),
+                OUTPUT,
+            )
             .await;
         let mut first = [0; 11];
         soon(tokio::io::AsyncReadExt::read_exact(&mut client, &mut first)).await.unwrap();
@@ -204,7 +207,7 @@ async fn a_run_root_with_a_long_path_works() {
 /// The daemon here is a process of its own that is killed as soon as it has started a container.
 #[tokio::test]
 async fn the_container_outlives_a_killed_daemon() {
-    let bed = Bed::new("parent");
+    let mut bed = Bed::new("parent");
     if let Some(run_root) = std::env::var_os("SHIM_TEST_DAEMON") {
         let shims = executor::shims::Shims::new(env!("CARGO_BIN_EXE_ctld-shim").into(), run_root.into());
         let script = "i=0; while [ $i -lt 300 ]; do echo line $i; i=$((i+1)); sleep 0.001; done; exit 9";
@@ -213,10 +216,8 @@ async fn the_container_outlives_a_killed_daemon() {
             max_size_bytes: None,
             max_files: 1,
         };
-        // The root has to outlive this process, which is killed.
-        let rootfs = std::env::var_os("SHIM_TEST_ROOT").unwrap();
-        std::fs::remove_dir_all(bed.dir.path().join("rootfs")).unwrap();
-        std::os::unix::fs::symlink(rootfs, bed.dir.path().join("rootfs")).unwrap();
+        // The root and the process' directories have to outlive this process, which is killed.
+        bed.rootfs = std::env::var_os("SHIM_TEST_ROOT").unwrap().into();
         let request = StartRequest { id: "orphan".into(), log, ..bed.script(script) };
         shims.start(request).await.unwrap();
         kill(i32::try_from(std::process::id()).unwrap());

@@ -118,15 +118,19 @@ fn launch_in_group(plan: &Plan, stdio: Stdio) -> Result<Launched, LaunchError> {
 }
 
 /// Runs `fork` with its children in another pid namespace (of a pidfd or namespace fd).
-fn with_pid_namespace<T>(
+fn with_pid_namespace(
     namespace: Option<&OwnedFd>,
     flags: i32,
-    fork: impl FnOnce() -> io::Result<T>,
-) -> io::Result<T> {
+    fork: impl FnOnce() -> io::Result<Fork>,
+) -> io::Result<Fork> {
     let Some(namespace) = namespace else { return fork() };
     let own = openat(CWD, "/proc/self/ns/pid", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
     process::setns(namespace, flags)?;
     let forked = fork();
+    // The child lives in the other namespace, and its ancestors are closed to it.
+    if matches!(forked, Ok(Fork::Child)) {
+        return forked;
+    }
     process::setns(own, libc::CLONE_NEWPID)?;
     forked
 }

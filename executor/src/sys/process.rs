@@ -313,9 +313,22 @@ pub fn rlimit(resource: u32) -> io::Result<(u64, u64)> {
 
 /// Sets every signal's action to the default, and blocks none.
 pub fn reset_signals() -> io::Result<()> {
+    /// `struct kernel_sigaction`; all zeros is the default action.
+    #[repr(C)]
+    #[derive(Default)]
+    struct Action {
+        handler: usize,
+        flags: libc::c_ulong,
+        restorer: usize,
+        mask: u64,
+    }
     for signal in 1..=64 {
-        // SAFETY: SIG_DFL needs no handler; SIGKILL, SIGSTOP and glibc's own two are refused, harmlessly.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
+        // The C library refuses its own two (32 and 33), which its posix_spawn leaves ignored.
+        // SAFETY: the default action needs no handler; SIGKILL and SIGSTOP are refused, harmlessly.
+        unsafe {
+            let default = Action::default();
+            libc::syscall(libc::SYS_rt_sigaction, signal, &raw const default, 0usize, size_of::<u64>());
+        }
     }
     set_signal_mask(0).map(drop)
 }
@@ -328,6 +341,15 @@ pub fn set_signal_mask(mask: u64) -> io::Result<u64> {
         libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, &raw const mask, &raw mut old, 8usize)
     })?;
     Ok(old)
+}
+
+/// Sends any signal, real-time ones included, to the process of a pidfd.
+pub fn pidfd_send_signal(pidfd: impl AsFd, signal: i32) -> io::Result<()> {
+    // SAFETY: the descriptor lives, and there is no siginfo to be read.
+    check(unsafe {
+        libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_fd().as_raw_fd(), signal, 0usize, 0u32)
+    })
+    .map(drop)
 }
 
 /// Waits for one of the signals in `mask`, which must be blocked.

@@ -28,6 +28,7 @@ const APPLETS: &[&str] = &[
 pub struct Bed {
     pub dir: tempfile::TempDir,
     pub shims: Shims,
+    pub rootfs: PathBuf,
     made: AtomicU32,
     prefix: String,
 }
@@ -47,7 +48,8 @@ impl Bed {
         }
         let shims = Shims::new(shim, dir.path().join("run"));
         let prefix = format!("{name}-{}", std::process::id());
-        Self { dir, shims, made: AtomicU32::new(0), prefix }
+        let rootfs = dir.path().join("rootfs");
+        Self { dir, shims, rootfs, made: AtomicU32::new(0), prefix }
     }
 
     pub fn log(&self) -> PathBuf {
@@ -79,7 +81,7 @@ impl Bed {
         };
         change(&mut input);
         let spec = spec::build(&input).expect("a valid specification");
-        let root = RootSource::Directory(self.dir.path().join("rootfs"));
+        let root = RootSource::Directory(self.rootfs.clone());
         let plan = Plan::new(&spec, &root, &Extras::default()).expect("a plan");
         StartRequest {
             plan,

@@ -8,11 +8,12 @@ use executor::launch::{Launched, Stdio};
 use executor::log::{JsonFile, Stream};
 use executor::protocol::Answer;
 use executor::shims::Streams;
+use executor::sys::process::pidfd_send_signal;
 use rustix::event::PollFlags;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
+use rustix::process::{WaitId, WaitIdOptions, waitid};
 use rustix::termios::{Winsize, tcsetwinsize};
 
 use crate::client::{Client, set_nonblocking};
@@ -96,6 +97,9 @@ impl Process {
     ) -> io::Result<Self> {
         if let Some(console) = &launched.console {
             set_nonblocking(console)?;
+        }
+        for warning in &launched.warnings {
+            eprintln!("{warning}");
         }
         let console_open = launched.console.is_some();
         Ok(Self {
@@ -239,11 +243,10 @@ impl Process {
 
     /// Sends a signal, by pidfd.
     pub fn signal(&self, signal: i32) -> Result<Answer, String> {
-        let signal = Signal::from_named_raw(signal).ok_or_else(|| format!("invalid signal: {signal}"))?;
         match pidfd_send_signal(&self.launched.pidfd, signal) {
             Ok(()) => Ok(Answer::Done),
-            Err(Errno::SRCH) => Ok(Answer::Gone),
-            Err(error) => Err(error.to_string()),
+            Err(error) if error.raw_os_error() == Some(Errno::SRCH.raw_os_error()) => Ok(Answer::Gone),
+            Err(error) => Err(format!("signal {signal}: {error}")),
         }
     }
 
