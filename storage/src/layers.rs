@@ -225,6 +225,19 @@ impl Layers {
         Ok(())
     }
 
+    /// Remembers what a layer takes on disk, with its recipe.
+    pub async fn record_disk_bytes(&self, diff_id: &Digest, disk_bytes: u64) -> Result<(), StoreError> {
+        if let Some(layer) = self.references().layers.get_mut(diff_id) {
+            layer.disk_bytes = Some(disk_bytes);
+        }
+        sqlx::query("UPDATE layers SET disk_bytes = ? WHERE diff_id = ?")
+            .bind(i64::try_from(disk_bytes).unwrap_or(i64::MAX))
+            .bind(diff_id.as_str())
+            .execute(self.db.state())
+            .await?;
+        Ok(())
+    }
+
     /// Makes every layer that was committed before durable; one `syncfs`.
     pub async fn sync(&self) -> Result<(), StoreError> {
         crate::paths::sync_file_system(self.paths.root()).await

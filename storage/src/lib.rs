@@ -55,3 +55,4 @@ pub use options::{Budget, RegistryOptions, StoreOptions};
 pub use reference::Reference;
 pub use request::{Credentials, Progress, ProgressSink, PullError, PullRequest};
 pub use store::{ContainerRow, ImageUse, LayerSource, Removal, RootMount, Store};
+pub use usage::{DiskUsage, ImageUsage};

@@ -299,7 +299,7 @@ mod tests {
 
         #[test]
         fn familiar_form_parses_to_the_same(
-            text in "([a-z]{1,5}(\\.[a-z]{2})?(:[0-9]{1,4})?/)?[a-z0-9]{1,6}([._-][a-z0-9]{1,4}){0,2}(/[a-z0-9]{1,5})?(:[a-zA-Z0-9_][a-z.-]{0,5})?(@sha256:[0-9a-f]{64})?"
+            text in "([a-z]{1,5}(\\.[a-z]{2})?(:[0-9]{1,4})?/)?[a-z0-9]{1,6}([_-][a-z0-9]{1,4}){0,2}(/[a-z0-9]{1,5})?(:[a-zA-Z0-9_][a-z.-]{0,5})?(@sha256:[0-9a-f]{64})?"
         ) {
             let once = Reference::parse(&text).expect(&text);
             let again = Reference::parse(&once.familiar()).expect(&text);

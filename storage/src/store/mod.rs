@@ -5,6 +5,8 @@ mod open;
 mod put;
 mod remove;
 mod snapshots;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::path::Path;
