@@ -3,7 +3,7 @@
 use std::io::IsTerminal as _;
 use std::sync::Mutex;
 
-use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
+use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
 
 /// The mode to go back to, while the terminal is raw.
 static COOKED: Mutex<Option<Termios>> = Mutex::new(None);
@@ -13,12 +13,21 @@ pub fn stdin_is_terminal() -> bool {
     std::io::stdin().is_terminal()
 }
 
+/// Stops the terminal from showing what is typed until [`restore`].
+pub fn hide_input() -> std::io::Result<()> {
+    change(|termios| termios.local_modes.remove(LocalModes::ECHO))
+}
+
 /// Puts the terminal into raw mode until [`restore`] or a panic.
 pub fn make_raw() -> std::io::Result<()> {
+    change(Termios::make_raw)
+}
+
+fn change(edit: impl FnOnce(&mut Termios)) -> std::io::Result<()> {
     let stdin = std::io::stdin();
     let cooked = tcgetattr(&stdin)?;
     let mut raw = cooked.clone();
-    raw.make_raw();
+    edit(&mut raw);
     {
         let mut slot = COOKED.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if slot.is_none() {
@@ -34,7 +43,7 @@ pub fn make_raw() -> std::io::Result<()> {
     Ok(())
 }
 
-/// Undoes [`make_raw`]; harmless where nothing is to be undone.
+/// Undoes [`make_raw`] and [`hide_input`]; harmless where nothing is to be undone.
 pub fn restore() {
     let cooked = COOKED.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
     if let Some(cooked) = cooked {

@@ -1,6 +1,6 @@
 //! Sizes, durations and times, read and written as Docker does.
 
-use chrono::{DateTime, Local, NaiveDate, NaiveDateTime, TimeDelta, TimeZone as _, Utc};
+use chrono::{DateTime, Local, NaiveDate, NaiveDateTime, SecondsFormat, TimeDelta, TimeZone as _, Utc};
 
 const DECIMAL: [&str; 9] = ["B", "kB", "MB", "GB", "TB", "PB", "EB", "ZB", "YB"];
 const BINARY: [&str; 9] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB", "ZiB", "YiB"];
@@ -179,6 +179,17 @@ fn zone_name(offset: &str) -> String {
         "+0000" => "UTC".to_owned(),
         _ => offset.trim_end_matches("00").to_owned(),
     }
+}
+
+/// A time in RFC 3339, in the local zone.
+pub fn rfc3339(seconds: i64) -> String {
+    let time = Local.timestamp_opt(seconds, 0).single().unwrap_or_default();
+    time.to_rfc3339_opts(SecondsFormat::Secs, true)
+}
+
+/// A time in RFC 3339 with nanoseconds, in the local zone.
+pub fn local_nanos(nanos: i64) -> String {
+    Local.timestamp_nanos(nanos).to_rfc3339_opts(SecondsFormat::Nanos, true)
 }
 
 /// Seconds since 1970 of an RFC 3339 time.

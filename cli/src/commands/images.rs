@@ -5,7 +5,7 @@ use proto_api::client::image_path;
 use serde_json::Value;
 
 use crate::app::Subcommand;
-use crate::commands::filters;
+use crate::commands::{filters, tree};
 use crate::context::Context;
 use crate::failure::{Outcome, fail};
 use crate::reference::Reference;
@@ -49,6 +49,9 @@ pub struct Images {
     /// Only show image IDs
     #[arg(short, long)]
     quiet: bool,
+    /// List multi-platform images as a tree
+    #[arg(long)]
+    tree: bool,
     /// Only images of that repository, or with that tag
     #[arg(value_name = "REPOSITORY[:TAG]")]
     repository: Option<String>,
@@ -60,15 +63,25 @@ impl Subcommand for Images {
     const USAGE: &'static str = "[OPTIONS] [REPOSITORY[:TAG]]";
 
     async fn run(self, context: Context) -> Outcome {
+        let conflict =
+            [(self.quiet, "--quiet"), (self.digests, "--digests"), (self.format.is_some(), "--format")];
+        if let (true, Some((_, option))) = (self.tree, conflict.iter().find(|(given, _)| *given)) {
+            return Err(fail(format!("{option} is not yet supported with --tree")));
+        }
         let mut wanted = self.filter.clone();
         wanted.extend(self.repository.iter().map(|name| format!("reference={name}")));
         let images: Vec<Value> = context
             .client
             .get("/images/json")
             .flag("all", self.all)
+            .flag("manifests", self.tree)
             .query_opt("filters", filters(&wanted)?)
             .json()
             .await?;
+        if self.tree {
+            output::print(tree::draw(&images, self.no_trunc))?;
+            return Ok(0);
+        }
         let digests = self.digests || self.format.as_deref().is_some_and(|format| format.contains(".Digest"));
         let rows: Vec<_> =
             images.iter().flat_map(|image| rows::image(image, self.no_trunc, digests)).collect();
