@@ -9,7 +9,6 @@ use std::io::{IsTerminal as _, Write as _};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use proto_api::client::Response;
 use serde::Deserialize;
-use serde_json::Value;
 
 use crate::failure::{Outcome, fail};
 use crate::terminal;
@@ -30,9 +29,6 @@ pub struct Message {
     error: Option<String>,
     #[serde(rename = "errorDetail", default)]
     error_detail: Option<ErrorDetail>,
-    /// A result for programs, such as the digest of what was pushed.
-    #[serde(default)]
-    pub aux: Option<Value>,
 }
 
 #[derive(Debug, Default, Deserialize)]
