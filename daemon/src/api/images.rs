@@ -16,7 +16,7 @@ use storage::{Image, Removal};
 use super::error::{Answer, Failure};
 use super::glob::Pattern;
 use super::request::{ApiVersion, Params};
-use super::{Api, others, reply};
+use super::{Api, archives, others, reply};
 
 /// Splits `a/b/json` into the image's name and what is wanted of it.
 fn split<'a>(rest: &'a str, suffixes: &[&'static str]) -> Option<(&'a str, &'static str)> {
@@ -30,7 +30,7 @@ pub async fn get(state: State<Api>, Path(rest): Path<String>, version: ApiVersio
     match split(&rest, &["json", "history", "get"]) {
         Some((name, "json")) => inspect(&state.0, name, version, &params),
         Some((name, "history")) => history(&state.0, name),
-        Some((name, "get")) => others::save_one(&state.0, name, &params).await,
+        Some((name, "get")) => archives::save_one(&state.0, name, &params).await,
         _ => Err(super::not_found().await),
     }
 }
@@ -60,7 +60,7 @@ pub async fn list(State(api): State<Api>, version: ApiVersion, params: Params) -
         let users = i64::try_from(api.engine().image_users(&image.id).len()).unwrap_or(i64::MAX);
         uses.insert(image.id.as_str(), users);
     }
-    let shared = params.flag("shared-size").then(|| shared_layers(&images));
+    let shared = params.flag("shared-size").then(|| shared_layers(&api, &images));
     let summaries: Vec<Value> = images
         .iter()
         .filter(|image| selection.admits(image))
@@ -68,17 +68,12 @@ pub async fn list(State(api): State<Api>, version: ApiVersion, params: Params) -
             let tags: Vec<&String> =
                 image.tags.iter().filter(|tag| selection.shows(tag) || !filters.has("reference")).collect();
             let old = version < ApiVersion(43) && tags.is_empty() && image.repo_digests.is_empty();
-            let mut summary = json!({
-                "Id": image.id.as_str(),
-                "ParentId": "",
-                "RepoTags": if old { json!(["<none>:<none>"]) } else { json!(tags) },
-                "RepoDigests": if old { json!(["<none>@<none>"]) } else { json!(image.repo_digests) },
-                "Created": image.created.map_or(0, unix_seconds),
-                "Size": image.size_bytes,
-                "SharedSize": -1,
-                "Labels": labels(image),
-                "Containers": uses.get(image.id.as_str()).copied().unwrap_or(-1),
-            });
+            let mut summary = summary(image);
+            summary["RepoTags"] = if old { json!(["<none>:<none>"]) } else { json!(tags) };
+            if old {
+                summary["RepoDigests"] = json!(["<none>@<none>"]);
+            }
+            summary["Containers"] = json!(uses.get(image.id.as_str()).copied().unwrap_or(-1));
             if let Some(shared) = &shared {
                 summary["SharedSize"] = json!(shared.get(&image.id).copied().unwrap_or(0));
             }
@@ -91,27 +86,35 @@ pub async fn list(State(api): State<Api>, version: ApiVersion, params: Params) -
     Ok(reply::ok(&summaries))
 }
 
-/// Bytes of layers that another image has as well; -1 stays where they cannot be told apart.
-fn shared_layers(images: &[Arc<Image>]) -> HashMap<storage::ImageId, i64> {
-    let mut owners: HashMap<&str, HashSet<&storage::ImageId>> = HashMap::new();
+/// An image as lists show it.
+pub fn summary(image: &Image) -> Value {
+    json!({
+        "Id": image.id.as_str(),
+        "ParentId": image.parent.as_ref().map_or("", |parent| parent.as_str()),
+        "RepoTags": image.tags,
+        "RepoDigests": image.repo_digests,
+        "Created": image.created.map_or(0, unix_seconds),
+        "Size": image.size_bytes,
+        "SharedSize": -1,
+        "Labels": labels(image),
+        "Containers": -1,
+    })
+}
+
+/// Bytes of layers that another image has as well, by image.
+fn shared_layers(api: &Api, images: &[Arc<Image>]) -> HashMap<storage::ImageId, u64> {
+    let mut owners: HashMap<&storage::Digest, usize> = HashMap::new();
     for image in images {
-        for layer in image.config.rootfs().diff_ids() {
-            owners.entry(layer.as_str()).or_default().insert(&image.id);
-        }
+        let layers: HashSet<_> = image.layers().iter().collect();
+        layers.into_iter().for_each(|layer| *owners.entry(layer).or_default() += 1);
     }
-    let is_shared = |layer: &String| owners.get(layer.as_str()).is_some_and(|owners| owners.len() > 1);
+    let shared = |layer: &&storage::Digest| owners.get(layer).is_some_and(|&owners| owners > 1);
     images
         .iter()
         .map(|image| {
-            let layers = image.config.rootfs().diff_ids();
-            let shared = layers.iter().filter(|layer| is_shared(layer)).count();
-            let size = i64::try_from(image.size_bytes).unwrap_or(i64::MAX);
-            let bytes = match shared {
-                0 => 0,
-                all if all == layers.len() => size,
-                _ => -1,
-            };
-            (image.id.clone(), bytes)
+            let layers: HashSet<_> = image.layers().iter().filter(shared).collect();
+            let sizes = layers.into_iter().filter_map(|layer| api.store().layer_size_bytes(layer));
+            (image.id.clone(), sizes.sum())
         })
         .collect()
 }
@@ -266,7 +269,7 @@ fn inspect(api: &Api, name: &str, version: ApiVersion, params: &Params) -> Answe
         "Id": image.id.as_str(),
         "RepoTags": image.tags,
         "RepoDigests": image.repo_digests,
-        "Parent": "",
+        "Parent": image.parent.as_ref().map_or("", |parent| parent.as_str()),
         "Comment": comment,
         "Created": rfc3339(image.created),
         "DockerVersion": text("docker_version"),
@@ -294,7 +297,7 @@ fn history(api: &Api, name: &str) -> Answer {
     let image = api.store().image(name)?;
     let document = raw(&image);
     let steps = document.get("history").and_then(Value::as_array).cloned().unwrap_or_default();
-    let mut sizes = layer_sizes(api, &image).into_iter();
+    let mut sizes = image.layers().iter().map(|layer| api.store().layer_size_bytes(layer).unwrap_or(0));
     let mut answer: Vec<Value> = steps
         .iter()
         .map(|step| {
@@ -312,7 +315,7 @@ fn history(api: &Api, name: &str) -> Answer {
         })
         .collect();
     // Layers that the history does not speak of.
-    answer.extend(sizes.map(|size| {
+    answer.extend(sizes.by_ref().map(|size| {
         json!({"Id": "<missing>", "Created": 0, "CreatedBy": "", "Tags": null, "Size": size, "Comment": ""})
     }));
     answer.reverse();
@@ -323,16 +326,6 @@ fn history(api: &Api, name: &str) -> Answer {
         }
     }
     Ok(reply::ok(&answer))
-}
-
-/// Sizes of an image's layers, lowest first.
-fn layer_sizes(_api: &Api, image: &Image) -> Vec<u64> {
-    let layers = image.config.rootfs().diff_ids().len();
-    let mut sizes = vec![0; layers];
-    if let Some(last) = sizes.last_mut() {
-        *last = image.size_bytes;
-    }
-    sizes
 }
 
 async fn tag(api: &Api, name: &str, params: &Params) -> Answer {

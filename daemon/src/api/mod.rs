@@ -8,6 +8,7 @@
 //! When the client goes away, the tasks of GET requests and all streaming bodies end; the tasks of
 //! requests that change something run to their end.
 
+mod archives;
 mod containers;
 mod create;
 mod error;
@@ -209,14 +210,14 @@ fn router(api: Api) -> Router {
         .route("/exec/{id}/start", post(exec::start))
         .route("/exec/{id}/json", get(exec::inspect))
         .route("/exec/{id}/resize", post(exec::resize))
-        .route("/commit", post(others::commit));
+        .route("/commit", post(archives::commit));
     let images = Router::new()
         .route("/images/json", get(images::list))
         .route("/images/create", post(pull::create))
-        .route("/images/prune", post(others::prune_images))
+        .route("/images/prune", post(archives::prune))
         .route("/images/search", get(others::search))
-        .route("/images/get", get(others::save))
-        .route("/images/load", post(others::load))
+        .route("/images/get", get(archives::save))
+        .route("/images/load", post(archives::load))
         .route("/images/{*rest}", get(images::get).post(images::post).delete(images::delete))
         .route("/distribution/{*rest}", get(others::distribution));
     let system = Router::new()
@@ -225,7 +226,7 @@ fn router(api: Api) -> Router {
         .route("/info", get(system::info))
         .route("/events", get(system::events))
         .route("/auth", post(others::auth))
-        .route("/system/df", get(others::disk_usage));
+        .route("/system/df", get(archives::disk_usage));
     Router::new()
         .merge(containers)
         .merge(images)

@@ -2,11 +2,10 @@
 //! about networks and volumes that are true without any.
 
 use axum::Router;
-use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::response::Response;
 use axum::routing::{any, get};
-use http::{HeaderMap, Request};
+use http::HeaderMap;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -33,44 +32,14 @@ pub async fn archive() -> Answer {
     unsupported("copying files to and from containers")
 }
 
-/// `POST /commit`
-pub async fn commit() -> Answer {
-    unsupported("commit")
-}
-
-/// `POST /images/prune`
-pub async fn prune_images() -> Answer {
-    unsupported("pruning images")
-}
-
 /// `GET /images/search`
 pub async fn search() -> Answer {
     unsupported("search")
 }
 
-/// `GET /images/get`
-pub async fn save() -> Answer {
-    unsupported("save")
-}
-
-/// `GET /images/{name}/get`
-pub async fn save_one(_api: &Api, _name: &str, _params: &Params) -> Answer {
-    unsupported("save")
-}
-
-/// `POST /images/load`
-pub async fn load() -> Answer {
-    unsupported("load")
-}
-
 /// `POST /images/{name}/push`
 pub async fn push(_api: &Api, _name: &str, _params: &Params, _headers: &HeaderMap) -> Answer {
     unsupported("push")
-}
-
-/// `POST /images/create?fromSrc=`
-pub async fn import(_api: Api, _params: Params, _source: String, _request: Request<Body>) -> Answer {
-    unsupported("import")
 }
 
 /// `GET /distribution/{name}/json`
@@ -81,11 +50,6 @@ pub async fn distribution() -> Answer {
 /// `POST /auth`
 pub async fn auth() -> Answer {
     unsupported("login")
-}
-
-/// `GET /system/df`
-pub async fn disk_usage() -> Answer {
-    unsupported("system df")
 }
 
 /// The rest.

@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 
 use super::error::{Answer, Failure};
 use super::request::{Params, credentials};
-use super::{Api, images, others, reply};
+use super::{Api, archives, images, reply};
 
 /// Messages that may wait for the client.
 const WAITING: usize = 64;
@@ -28,7 +28,7 @@ const WAITING: usize = 64;
 pub async fn create(State(api): State<Api>, params: Params, request: Request<Body>) -> Answer {
     if let Some(source) = params.get("fromSrc") {
         let source = source.to_owned();
-        return others::import(api, params, source, request).await;
+        return archives::import(api, params, source, request).await;
     }
     let Some(image) = params.get("fromImage") else {
         return Err(Failure::bad(
