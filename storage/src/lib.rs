@@ -23,6 +23,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod archive;
 mod blobs;
 mod check;
 mod db;
