@@ -4,6 +4,7 @@
 //! [`crate::launch`] and [`crate::cgroup`].
 
 pub mod bpf;
+pub mod memory;
 pub mod mount;
 pub mod process;
 

@@ -30,6 +30,9 @@ const OUTPUT_PATIENCE: Duration = Duration::from_secs(2);
 /// How long clients may take the last output after the container's end, beyond what their sockets hold.
 const CLIENT_PATIENCE: Duration = Duration::from_secs(10);
 
+/// After so long without anything to do, memory is given back.
+const QUIET: Duration = Duration::from_millis(100);
+
 /// So many exit codes of exec'd processes are kept for whoever asks later.
 const KEPT_CODES: usize = 256;
 
@@ -53,6 +56,8 @@ pub struct Server {
     exit: Option<ExitRecord>,
     /// Until when clients may still read.
     linger: Option<Instant>,
+    /// Something was done since memory was last given back.
+    stirred: bool,
     buffer: Box<[u8]>,
 }
 
@@ -101,6 +106,7 @@ impl Server {
             oom_killed: false,
             exit: None,
             linger: None,
+            stirred: true,
             buffer: vec![0; PIECE_BYTES].into(),
         };
         for (fd, streams) in fds.into_iter().zip(attach) {
@@ -114,7 +120,12 @@ impl Server {
     /// Runs until the container has ended and everybody knows.
     pub fn run(mut self) -> io::Result<()> {
         while !self.is_over() {
-            for (token, flags) in self.wait()? {
+            let ready = self.wait()?;
+            if ready.is_empty() && self.stirred {
+                self.stirred = false;
+                executor::sys::memory::give_back()?;
+            }
+            for (token, flags) in ready {
                 self.handle(token, flags)?;
             }
             self.settle();
@@ -174,6 +185,7 @@ impl Server {
             .chain(self.linger)
             .min()
             .map(|until| until.saturating_duration_since(Instant::now()) + Duration::from_millis(1));
+        let timeout = if self.stirred { Some(timeout.unwrap_or(QUIET).min(QUIET)) } else { timeout };
         let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
         match poll(&mut fds, timeout.as_ref()) {
             Ok(_) | Err(Errno::INTR) => {}
@@ -212,7 +224,10 @@ impl Server {
             Token::End(number) => {
                 processes[number].reap()?;
             }
-            Token::Listener => self.accept(),
+            Token::Listener => {
+                self.stirred = true;
+                self.accept();
+            }
             Token::Connection(number) => self.serve(number, flags),
         }
         Ok(())
