@@ -99,10 +99,7 @@ fn launch_in_group(plan: &Plan, stdio: Stdio) -> Result<Launched, LaunchError> {
         if *flag == libc::CLONE_NEWPID { pid_namespace = Some(fd) } else { joined.push((*flag, fd)) }
     }
     let (listener, reporter) = channel().map_err(engine("socketpair"))?;
-    let forked = with_pid_namespace(pid_namespace.as_ref(), libc::CLONE_NEWPID, || {
-        process::clone3(plan.namespaces.new, entry.clone_target())
-    })
-    .map_err(engine("clone"))?;
+    let forked = fork_into(pid_namespace.as_ref(), plan.namespaces.new, &entry).map_err(engine("clone"))?;
     match forked {
         Fork::Child => {
             drop(listener);
@@ -117,22 +114,25 @@ fn launch_in_group(plan: &Plan, stdio: Stdio) -> Result<Launched, LaunchError> {
     }
 }
 
-/// Runs `fork` with its children in another pid namespace (of a pidfd or namespace fd).
-fn with_pid_namespace(
-    namespace: Option<&OwnedFd>,
-    flags: i32,
-    fork: impl FnOnce() -> io::Result<Fork>,
-) -> io::Result<Fork> {
-    let Some(namespace) = namespace else { return fork() };
+/// Forks with the child in another pid namespace (of a pidfd or namespace fd).
+fn fork_into(pid_namespace: Option<&OwnedFd>, new_namespaces: u64, entry: &Entry) -> io::Result<Fork> {
+    let Some(namespace) = pid_namespace else { return process::clone3(new_namespaces, entry.clone_target()) };
     let own = openat(CWD, "/proc/self/ns/pid", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
-    process::setns(namespace, flags)?;
-    let forked = fork();
-    // The child lives in the other namespace, and its ancestors are closed to it.
+    // Changes where children are born, not where the caller is.
+    process::setns(namespace, libc::CLONE_NEWPID)?;
+    let forked = process::clone3(new_namespaces, entry.clone_target());
     if matches!(forked, Ok(Fork::Child)) {
         return forked;
     }
-    process::setns(own, libc::CLONE_NEWPID)?;
-    forked
+    let back = process::setns(own, libc::CLONE_NEWPID);
+    match (forked, back) {
+        (Ok(Fork::Parent { pid, .. }), Err(error)) => {
+            process::kill(pid, libc::SIGKILL).ok();
+            process::wait_for(pid).ok();
+            Err(error)
+        }
+        (forked, _) => forked,
+    }
 }
 
 /// Hears the new process out until it has become the program or failed.
@@ -170,9 +170,7 @@ pub fn join(plan: &Plan, init: &Launched, exec: &ExecInput, stdio: Stdio) -> Res
     process::ensure_single_threaded().map_err(engine("exec"))?;
     let entry = existing_group(&plan.cgroup).map_err(engine("opening the container's cgroup"))?;
     let (listener, reporter) = channel().map_err(engine("socketpair"))?;
-    let forked = with_pid_namespace(Some(&init.pidfd), libc::CLONE_NEWPID, || {
-        process::clone3(0, entry.clone_target())
-    });
+    let forked = fork_into(Some(&init.pidfd), 0, &entry);
     let forked = forked.map_err(|error| match error.raw_os_error() {
         Some(libc::ESRCH | libc::ENOMEM) => engine("container is not running")(error),
         _ => engine("clone")(error),

@@ -148,9 +148,3 @@ pub(super) fn split(path: &str) -> Option<(&str, &str)> {
 pub(super) fn is_directory(fd: &OwnedFd) -> io::Result<bool> {
     Ok(FileType::from_raw_mode(fstat(fd)?.st_mode) == FileType::Directory)
 }
-
-/// Whether a path of the host (which the engine chose) is a directory.
-pub(super) fn host_is_directory(path: &str) -> io::Result<bool> {
-    let stat = rustix::fs::statat(CWD, path, AtFlags::empty())?;
-    Ok(FileType::from_raw_mode(stat.st_mode) == FileType::Directory)
-}
