@@ -80,17 +80,7 @@ fn source_name(step: &MountStep) -> &str {
 
 fn mount_one(root: &OwnedFd, plan: &Plan, step: &MountStep, source: Option<OwnedFd>) -> io::Result<()> {
     let destination = step.destination.trim_end_matches('/');
-    let is_proc = destination == "/proc" || destination.starts_with("/proc/");
-    if is_proc && destination != "/proc" {
-        // Only over what procfs itself has, never over something that imitates it (CVE-2019-16884).
-        let below = resolve::find(root, destination)?;
-        if rustix::fs::fstatfs(&below)?.f_type != PROC_SUPER_MAGIC {
-            return Err(io::Error::other("not inside procfs"));
-        }
-    }
-    if destination == "/proc" && !matches!(&step.kind, MountKind::Fs { fstype, .. } if fstype == "proc") {
-        return Err(io::Error::other("\"/proc\" cannot be mounted because it is inside /proc"));
-    }
+    inside_proc(root, step, destination)?;
     match &step.kind {
         MountKind::Bind { .. } => {
             let Some(source) = source else { return Err(Errno::BADF.into()) };
@@ -120,6 +110,55 @@ fn mount_one(root: &OwnedFd, plan: &Plan, step: &MountStep, source: Option<Owned
         }
         MountKind::Cgroup => cgroup(root, plan, step, destination),
     }
+}
+
+/// Files of procfs that may be covered, as container file systems such as lxcfs do.
+const COVERABLE: [&str; 11] = [
+    "/proc/cpuinfo",
+    "/proc/diskstats",
+    "/proc/loadavg",
+    "/proc/meminfo",
+    "/proc/net/dev",
+    "/proc/slabinfo",
+    "/proc/stat",
+    "/proc/swaps",
+    "/proc/sys/crypto/fips_enabled",
+    "/proc/sys/kernel/ns_last_pid",
+    "/proc/uptime",
+];
+
+/// Nothing may imitate procfs or cover what the runtime and the kernel read there (CVE-2019-16884).
+fn inside_proc(root: &OwnedFd, step: &MountStep, destination: &str) -> io::Result<()> {
+    // Spelled as it ends up, so that `/proc/../proc` and the like gain nothing.
+    let normal = format!("/{}", lexical(destination).join("/"));
+    let procfs = matches!(&step.kind, MountKind::Fs { fstype, .. } if fstype == "proc");
+    if (normal != "/proc" || procfs) && !normal.starts_with("/proc/") {
+        // A link of the image may lead there all the same.
+        let leads_there = resolve::find(root, destination)
+            .and_then(|fd| Ok(rustix::fs::fstatfs(&fd)?.f_type == PROC_SUPER_MAGIC))
+            .unwrap_or(false);
+        if !leads_there || normal == "/proc" {
+            return Ok(());
+        }
+    } else if COVERABLE.contains(&normal.as_str()) {
+        let there = resolve::find(root, destination)?;
+        if rustix::fs::fstatfs(&there)?.f_type == PROC_SUPER_MAGIC {
+            return Ok(());
+        }
+    }
+    Err(io::Error::other(format!("\"{destination}\" cannot be mounted because it is inside /proc")))
+}
+
+fn lexical(path: &str) -> Vec<&str> {
+    let mut parts = vec![];
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => drop(parts.pop()),
+            name => parts.push(name),
+        }
+    }
+    parts
 }
 
 const PROC_SUPER_MAGIC: rustix::fs::FsWord = 0x9fa0;

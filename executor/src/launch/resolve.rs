@@ -4,9 +4,7 @@
 use std::io;
 use std::os::fd::OwnedFd;
 
-use rustix::fs::{
-    AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, fstat, mkdirat, openat, openat2, readlinkat,
-};
+use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, fstat, mkdirat, openat, openat2, readlinkat};
 use rustix::io::Errno;
 
 /// How often a look-up is repeated that the kernel gave up because of a rename elsewhere.

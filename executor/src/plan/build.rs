@@ -32,10 +32,10 @@ impl Plan {
         let process =
             spec.process().as_ref().ok_or_else(|| invalid("the specification has no process section"))?;
         refuse_unsupported(spec, linux, process)?;
-        if let RootSource::Overlay { lower, .. } = root {
-            if lower.is_empty() || lower.len() > MAX_LAYERS {
-                return Err(invalid(format!("{} layers: overlayfs takes 1 to {MAX_LAYERS}", lower.len())));
-            }
+        if let RootSource::Overlay { lower, .. } = root
+            && (lower.is_empty() || lower.len() > MAX_LAYERS)
+        {
+            return Err(invalid(format!("{} layers: overlayfs takes 1 to {MAX_LAYERS}", lower.len())));
         }
         let namespaces = namespaces(linux)?;
         let own_uts = namespaces.new & libc::CLONE_NEWUTS as u64 != 0;

@@ -65,3 +65,6 @@ impl<'de> Deserialize<'de> for Filter {
         Ok(Self { instructions, flags: wire.flags })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -261,8 +261,8 @@ pub fn close_from(first: u32) -> io::Result<()> {
 /// Duplicates `fd` onto a standard stream's number (0, 1 or 2), without close-on-exec.
 pub fn dup_onto(fd: impl AsFd, stream: i32) -> io::Result<()> {
     let fd = fd.as_fd().as_raw_fd();
-    // SAFETY: plain integers; std does not own the standard streams' descriptors.
     if fd == stream {
+        // SAFETY: plain integers; std does not own the standard streams' descriptors.
         check(unsafe { libc::fcntl(fd, libc::F_SETFD, 0) }.into())?;
     } else {
         // SAFETY: as above.

@@ -82,18 +82,26 @@ fn a_volume_over_dev() {
     }
 }
 
-/// CVE-2019-16884, CVE-2023-28642: something that only looks like procfs.
+/// CVE-2019-16884, CVE-2023-28642: something that only looks like procfs, or covers a part of it.
 #[test]
 fn volumes_over_proc() {
     let canary = Canary::new();
-    for destination in ["/proc", "/proc/", "/proc/self/attr", "/proc/1"] {
+    for destination in ["/proc", "/proc/", "/proc/self/attr", "/proc/1", "/x/../proc/sys", "/linked/sys"] {
         let mounts = json!([
             {"destination": destination, "source": {"Bind": canary.path()}, "read_only": false, "options": []},
         ]);
-        let outcome = Container::sh("cat /proc/self/attr/file /proc/self/file").with("mounts", mounts).run();
-        assert!(outcome.error.is_some() || destination == "/proc/1", "{destination}: {outcome:?}");
+        let container = Container::sh("cat /proc/self/attr/file /proc/self/file").with("mounts", mounts);
+        replace_with_link(&container, "/linked", Path::new("/proc"));
+        let outcome = container.run();
+        let (code, message) = outcome.refusal();
+        assert_eq!(code, 125);
+        assert!(message.ends_with("cannot be mounted because it is inside /proc"), "{message}");
         canary.assert_untouched();
     }
+    let mounts = json!([
+        {"destination": "/proc/uptime", "source": {"Bind": canary.path().join("file")}, "read_only": true, "options": []},
+    ]);
+    assert_eq!(Container::sh("cat /proc/uptime").with("mounts", mounts).run().text(), "untouched");
 }
 
 /// CVE-2024-21626, CVE-2026-55686: a working directory that leads out.
@@ -156,7 +164,7 @@ fn user_databases_that_are_traps() {
 /// nor find the runtime's binary. Process 1 watches every newcomer while many join.
 #[test]
 fn joining_processes_cannot_be_looked_into() {
-    let script = "i=0; while test $i -lt 3000; do i=$((i+1)); for p in /proc/[0-9]*; do \
+    let script = "i=0; while test $i -lt 100000; do i=$((i+1)); for p in /proc/[0-9]*; do \
         test $p = /proc/1 && continue; \
         case $(readlink $p/exe 2>/dev/null) in *run-container*) echo LEAK exe $p;; esac; \
         for f in $p/fd/*; do case $(readlink $f 2>/dev/null) in *cgroup*|*ns*|*socket*) echo LEAK $f;; esac; done; \
