@@ -63,6 +63,8 @@ pub struct FileConfig {
     pub max_concurrent_downloads: Option<usize>,
     /// Keep compressed layers.
     pub keep_blobs: Option<bool>,
+    /// Bytes of unpacked layers beyond which the least recently used images are evicted.
+    pub disk_budget_bytes: Option<u64>,
     /// Hosts that may be spoken to without verified TLS.
     pub insecure_registries: Option<Vec<String>>,
     /// Mirrors of Docker Hub.
@@ -143,6 +145,8 @@ pub struct Config {
     pub max_concurrent_downloads: usize,
     /// Keep compressed layers.
     pub keep_blobs: bool,
+    /// Bytes of unpacked layers beyond which the least recently used images are evicted.
+    pub disk_budget_bytes: Option<u64>,
     /// By host.
     pub registries: BTreeMap<String, RegistryOptions>,
     /// Bounds on what an image may hold.
@@ -234,6 +238,7 @@ impl Config {
             cgroup_parent: file.cgroup_parent.unwrap_or_else(|| "/ctl".into()),
             max_concurrent_downloads: file.max_concurrent_downloads.unwrap_or(3),
             keep_blobs: file.keep_blobs.unwrap_or(false),
+            disk_budget_bytes: file.disk_budget_bytes,
             registries,
             budget: Budget {
                 layer_bytes: file.budget.layer_bytes.unwrap_or(defaults.layer_bytes),
@@ -261,6 +266,7 @@ impl Config {
             registries: self.registries.clone(),
             parallel_layers: self.max_concurrent_downloads,
             keep_blobs: self.keep_blobs,
+            disk_budget_bytes: self.disk_budget_bytes,
             budget: self.budget.clone(),
         }
     }

@@ -11,7 +11,7 @@ use daemon::config::{Config, DEFAULT_SOCKET, FileConfig, Listen, Overrides};
 use daemon::engine::{Engine, EngineOptions};
 use daemon::server::{self, Listener};
 use sd_notify::NotifyState;
-use storage::Store;
+use storage::{Credentials, Store};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -68,6 +68,13 @@ enum Command {
     Fsck {
         #[command(flatten)]
         settings: Settings,
+        /// Hash every layer as well
+        #[arg(long)]
+        verify: bool,
+        /// Sweep what is left over, and fetch damaged images again from where they came (without
+        /// credentials)
+        #[arg(long)]
+        repair: bool,
     },
 }
 
@@ -109,7 +116,7 @@ fn main() -> ExitCode {
         Some(Command::Config { command: ConfigCommand::Check { settings } }) => {
             settings.resolve().map(|_| println!("configuration OK")).map(|()| ExitCode::SUCCESS)
         }
-        Some(Command::Fsck { settings }) => fsck(settings),
+        Some(Command::Fsck { settings, verify, repair }) => fsck(settings, *verify, *repair),
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("ctld: {error:#}");
@@ -130,9 +137,16 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
         .context("the runtime could not be started")
 }
 
-fn fsck(settings: &Settings) -> anyhow::Result<ExitCode> {
+fn fsck(settings: &Settings, verify: bool, repair: bool) -> anyhow::Result<ExitCode> {
     let config = settings.resolve()?;
-    let findings = runtime()?.block_on(Store::check_offline(&config.data_root))?;
+    let runtime = runtime()?;
+    if repair {
+        runtime.block_on(self::repair(&config))?;
+    }
+    let mut findings = runtime.block_on(Store::check_offline(&config.data_root))?;
+    if verify {
+        findings.extend(runtime.block_on(Store::verify_offline(&config.data_root))?);
+    }
     for finding in &findings {
         println!("{}", finding.what);
     }
@@ -141,6 +155,25 @@ fn fsck(settings: &Settings) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     Ok(ExitCode::FAILURE)
+}
+
+/// Opening sweeps leftovers; what is damaged is fetched again. What remains, the check says.
+async fn repair(config: &Config) -> anyhow::Result<()> {
+    Store::check_offline(&config.data_root).await?;
+    let store = Store::open(config.store_options()).await?;
+    for image in store.images() {
+        let (progress, _unseen) = tokio::sync::mpsc::channel(1);
+        match store.repair_image(image.id.as_str(), Credentials::Anonymous, progress).await {
+            Ok(repaired) => {
+                for part in repaired {
+                    println!("repaired {} of image {}: {}", part.digest, image.id.short(), part.why);
+                }
+            }
+            Err(error) => println!("cannot repair image {}: {error}", image.id.short()),
+        }
+    }
+    store.close().await;
+    Ok(())
 }
 
 fn daemon(settings: &Settings) -> anyhow::Result<ExitCode> {

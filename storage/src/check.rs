@@ -34,6 +34,8 @@ struct Rows {
     snapshots: Vec<(String, String, String)>,
     containers: HashSet<String>,
     parents: Vec<(String, String)>,
+    /// Compressed forms of layers, where they are kept.
+    kept_blobs: Vec<(String,)>,
 }
 
 /// What is in progress and therefore neither orphan nor damage.
@@ -97,6 +99,9 @@ impl Rows {
                 .fetch_all(pool)
                 .await?,
             containers: containers.into_iter().map(|(id,)| id).collect(),
+            kept_blobs: sqlx::query_as("SELECT DISTINCT blob_digest FROM layer_sources")
+                .fetch_all(pool)
+                .await?,
             parents: sqlx::query_as("SELECT id, parent FROM images WHERE parent IS NOT NULL")
                 .fetch_all(pool)
                 .await?,
@@ -184,6 +189,7 @@ fn examine_images(
 ) -> Result<(), StoreError> {
     let blobs = crate::blobs::Blobs::new(paths.clone());
     let mut referenced = progress.leased.clone();
+    referenced.extend(rows.kept_blobs.iter().filter_map(|(d,)| Digest::parse(d)));
     for id in &rows.images {
         let Some(digest) = Digest::parse(id) else {
             findings.push(Finding::new(format!("image row {id:?} is malformed")));

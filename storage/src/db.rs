@@ -89,6 +89,12 @@ pub(crate) fn now() -> i64 {
     to_unix(SystemTime::now())
 }
 
+/// Unix milliseconds now.
+pub(crate) fn now_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |d| i64::try_from(d.as_millis()).unwrap_or(i64::MAX))
+}
+
 /// Unix seconds of a time; times before 1970 are 0.
 pub(crate) fn to_unix(time: SystemTime) -> i64 {
     time.duration_since(UNIX_EPOCH).map_or(0, |d| i64::try_from(d.as_secs()).unwrap_or(i64::MAX))

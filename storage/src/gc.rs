@@ -10,6 +10,7 @@ use crate::failpoint::failpoint;
 use crate::images::{Image, Index};
 use crate::layers::References;
 use crate::paths::{entry_names, to_the_end};
+use crate::store::kept_blobs;
 use crate::{Digest, Store, StoreError};
 
 /// What an image keeps alive.
@@ -44,8 +45,9 @@ pub(crate) struct Roots {
 
 impl Roots {
     pub fn new(index: &Index, references: &References, at: i64) -> Self {
-        let kept =
-            references.layers.iter().filter(|(_, l)| l.kept_until > at).map(|(d, _)| d.clone()).collect();
+        let waiting = references.layers.iter().filter(|(_, l)| l.kept_until > at).map(|(d, _)| d.clone());
+        let in_images = index.newest_first().iter().flat_map(|i| i.layers.iter());
+        let kept = waiting.chain(kept_blobs(&references.sources, in_images)).collect();
         Self {
             images: index.newest_first().iter().map(|i| Node::of(i)).collect(),
             snapshots: references.snapshots.values().map(|s| s.layers.to_vec()).collect(),
@@ -102,6 +104,7 @@ impl Store {
             for diff_id in &collected.layers {
                 // From now on a pull sees that it has to fetch the layer.
                 collected.layer_bytes += references.layers.remove(diff_id).map_or(0, |l| l.size_bytes);
+                references.sources.remove(diff_id);
             }
             let blobs = blob_names.iter().filter_map(|n| Digest::from_hex(n));
             collected.blobs = blobs.filter(|d| !live.contains(d)).collect();

@@ -48,6 +48,8 @@ pub(crate) struct References {
     pub layers: HashMap<Digest, Layer>,
     pub leases: HashMap<u64, HashSet<Digest>>,
     pub snapshots: HashMap<String, Snapshot>,
+    /// Compressed forms by the layers made from them; the collector spares those that are kept here.
+    pub sources: HashMap<Digest, HashSet<Digest>>,
     next_lease: u64,
 }
 
@@ -131,6 +133,13 @@ impl Layers {
                 kept_until,
             };
             references.layers.insert(diff_id, layer);
+        }
+        let sources: Vec<(String, String)> =
+            sqlx::query_as("SELECT diff_id, blob_digest FROM layer_sources").fetch_all(pool).await?;
+        for (diff_id, blob) in sources {
+            if let (Some(diff_id), Some(blob)) = (Digest::parse(&diff_id), Digest::parse(&blob)) {
+                references.sources.entry(diff_id).or_default().insert(blob);
+            }
         }
         Ok(Self {
             paths,

@@ -55,5 +55,5 @@ pub use images::{Document, Image, ImageId};
 pub use options::{Budget, RegistryOptions, StoreOptions};
 pub use reference::Reference;
 pub use request::{Credentials, Progress, ProgressSink, PullError, PullRequest};
-pub use store::{ContainerRow, ImageUse, LayerSource, Removal, RootMount, Store};
+pub use store::{ContainerRow, Damage, ImageUse, LayerSource, PruneScope, Pruned, Removal, RootMount, Store};
 pub use usage::{DiskUsage, ImageUsage};

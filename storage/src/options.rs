@@ -16,6 +16,8 @@ pub struct StoreOptions {
     pub parallel_layers: usize,
     /// Keep compressed layer blobs as they came.
     pub keep_blobs: bool,
+    /// Blocks of all unpacked layers in bytes, beyond which the least recently used images are evicted.
+    pub disk_budget_bytes: Option<u64>,
     /// Bounds on what an image may hold.
     pub budget: Budget,
 }

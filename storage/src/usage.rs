@@ -109,7 +109,7 @@ impl Store {
     }
 
     /// The blocks of every layer in bytes.
-    async fn measured_layers(&self) -> Result<HashMap<Digest, u64>, StoreError> {
+    pub(crate) async fn measured_layers(&self) -> Result<HashMap<Digest, u64>, StoreError> {
         let layers: Vec<(Digest, Option<u64>)> =
             self.inner.layers.references().layers.iter().map(|(d, l)| (d.clone(), l.disk_bytes)).collect();
         let mut measured = HashMap::with_capacity(layers.len());

@@ -2,11 +2,13 @@
 
 mod containers;
 mod open;
+mod prune;
 mod put;
 mod remove;
 mod snapshots;
 #[cfg(test)]
 mod tests;
+mod verify;
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -14,13 +16,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 pub use containers::ContainerRow;
 pub(crate) use open::{lock, parse_snapshot};
+pub(crate) use prune::kept_blobs;
+pub use prune::{PruneScope, Pruned};
 pub use put::LayerSource;
 pub(crate) use put::NewImage;
 pub use remove::{ImageUse, Removal};
 pub use snapshots::RootMount;
+pub use verify::Damage;
 
 use crate::blobs::Blobs;
-use crate::db::{Database, now};
+use crate::db::{Database, now_ms};
 use crate::images::{Image, ImageId, Images};
 use crate::layers::Layers;
 use crate::paths::{Paths, blocking};
@@ -43,7 +48,7 @@ pub(crate) struct Inner {
     pub layers: Layers,
     pub images: Images,
     pub trash: Trash,
-    /// When images were last used since the start, in Unix seconds; written back by the collector.
+    /// When images were last used, in Unix milliseconds; written back now and then.
     pub used: Mutex<HashMap<ImageId, i64>>,
     /// Pulls in progress, and connections to registries.
     pub puller: crate::pull::Puller,
@@ -54,7 +59,7 @@ pub(crate) struct Inner {
 impl Inner {
     /// Records that an image was used now.
     pub fn touch(&self, image: &ImageId) {
-        self.used.lock().unwrap_or_else(PoisonError::into_inner).insert(image.clone(), now());
+        self.used.lock().unwrap_or_else(PoisonError::into_inner).insert(image.clone(), now_ms());
     }
 }
 
@@ -124,6 +129,9 @@ impl Store {
 
     /// Waits until what was removed is deleted, and closes the database.
     pub async fn close(&self) {
+        if let Err(error) = self.write_used().await {
+            tracing::warn!(%error, "when images were last used is not recorded");
+        }
         self.inner.trash.emptied().await;
         self.inner.db.close().await;
     }

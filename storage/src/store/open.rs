@@ -30,6 +30,7 @@ impl Store {
         let blobs = Blobs::new(paths.clone());
         let layers = Layers::load(paths.clone(), db.clone(), trash.clone(), boot_id()?).await?;
         load_snapshots(&db, &layers).await?;
+        let used = load_used(&db).await?;
         let images = Images::load(&db, &blobs, &layers).await?;
         let puller = crate::pull::Puller::new(&options, paths.partial());
         let inner = Inner {
@@ -41,7 +42,7 @@ impl Store {
             images,
             trash,
             puller,
-            used: Mutex::new(HashMap::new()),
+            used: Mutex::new(used),
             _lock: lock,
         };
         let store = Self { inner: Arc::new(inner) };
@@ -125,6 +126,12 @@ pub(crate) fn lock(root: &Path) -> Result<File, StoreError> {
         Err(rustix::io::Errno::WOULDBLOCK) => Err(StoreError::Locked(root.to_owned())),
         Err(e) => Err(StoreError::io(&path)(e)),
     }
+}
+
+async fn load_used(db: &Database) -> Result<HashMap<ImageId, i64>, StoreError> {
+    let rows: Vec<(String, i64)> =
+        sqlx::query_as("SELECT id, used_at FROM images").fetch_all(db.state()).await?;
+    Ok(rows.into_iter().filter_map(|(id, at)| Some((ImageId::parse(&id)?, at))).collect())
 }
 
 async fn load_snapshots(db: &Database, layers: &Layers) -> Result<(), StoreError> {

@@ -3,7 +3,7 @@
 use sqlx::{Sqlite, Transaction};
 
 use super::Store;
-use crate::db::{from_unix, now};
+use crate::db::{from_unix, now, now_ms};
 use crate::failpoint::failpoint;
 use crate::images::{Document, Image, ImageId, Index, layers_size_bytes};
 use crate::layers::Lease;
@@ -69,9 +69,12 @@ impl Store {
         }
         let store = self.clone();
         to_the_end(async move {
-            let put = store.put(image, new, raw_documents).await;
+            let put = store.put(image, new, raw_documents).await?;
             drop(own_lease);
-            put
+            if let Err(error) = store.keep_disk_budget().await {
+                tracing::warn!(%error, "the disk budget could not be kept");
+            }
+            Ok(put)
         })
         .await
     }
@@ -119,7 +122,7 @@ impl Store {
             if new.names.is_empty() { known.and_then(|k| k.last_tagged) } else { Some(from_unix(at)) };
 
         let mut transaction = self.inner.db.durable().begin().await?;
-        insert_image(&mut transaction, &image, at).await?;
+        insert_image(&mut transaction, &image).await?;
         for source in &new.sources {
             insert_source(&mut transaction, source).await?;
         }
@@ -136,6 +139,9 @@ impl Store {
                 if let Some(layer) = references.layers.get_mut(diff_id) {
                     layer.kept_until = 0;
                 }
+            }
+            for source in new.sources {
+                references.sources.entry(source.diff_id).or_default().insert(source.blob_digest);
             }
         }
         let id = image.id.clone();
@@ -207,11 +213,7 @@ fn renamed(index: &Index, mut image: Image, names: &[Reference]) -> Index {
     index.changed(losers.into_values().chain([image]), &[])
 }
 
-async fn insert_image(
-    transaction: &mut Transaction<'_, Sqlite>,
-    image: &Image,
-    at: i64,
-) -> Result<(), StoreError> {
+async fn insert_image(transaction: &mut Transaction<'_, Sqlite>, image: &Image) -> Result<(), StoreError> {
     sqlx::query(
         "INSERT INTO images (id, manifest_digest, parent, tagged_at, used_at) VALUES (?, ?, ?, ?, ?)
          ON CONFLICT (id) DO UPDATE SET manifest_digest = excluded.manifest_digest, parent = excluded.parent,
@@ -221,7 +223,7 @@ async fn insert_image(
     .bind(image.manifest_digest.as_deref())
     .bind(image.parent.as_ref().map(ImageId::as_str))
     .bind(image.last_tagged.map(crate::db::to_unix))
-    .bind(at)
+    .bind(now_ms())
     .execute(&mut **transaction)
     .await?;
     for document in image.documents.iter() {

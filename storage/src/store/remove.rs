@@ -53,22 +53,50 @@ impl Store {
         force: bool,
         users: &[ImageUse],
     ) -> Result<Vec<Removal>, RemoveError> {
-        let (store, name, users) = (self.clone(), name.to_owned(), users.to_vec());
-        to_the_end(async move { store.remove(&name, force, &users).await }).await
+        self.remove_counted(name, force, users).await.map(|(removals, _)| removals)
     }
 
-    async fn remove(&self, name: &str, force: bool, users: &[ImageUse]) -> Result<Vec<Removal>, RemoveError> {
+    /// The same, and the sum of the file sizes of the layers that went.
+    pub(crate) async fn remove_counted(
+        &self,
+        name: &str,
+        force: bool,
+        users: &[ImageUse],
+    ) -> Result<(Vec<Removal>, u64), RemoveError> {
+        let (store, name, users) = (self.clone(), name.to_owned(), users.to_vec());
+        to_the_end(async move { store.remove(&name, force, users).await }).await
+    }
+
+    async fn remove(
+        &self,
+        name: &str,
+        force: bool,
+        users: Vec<ImageUse>,
+    ) -> Result<(Vec<Removal>, u64), RemoveError> {
         let guard = self.inner.images.write_lock().await;
         let index = self.inner.images.index();
         let image = index.find(name)?.clone();
+        let users = self.with_unnamed_users(users, &image.id);
         let has_children = index.children(&image.id).next().is_some();
-        let plan = plan(&image, name, force, users, has_children)?;
+        let plan = plan(&image, name, force, &users, has_children)?;
         let removals = self.apply(&index, &image, &plan).await?;
-        if plan.delete {
-            self.collect_locked().await?;
-        }
+        let collected = if plan.delete { self.collect_locked().await?.layer_bytes } else { 0 };
         drop(guard);
-        Ok(removals)
+        Ok((removals, collected))
+    }
+
+    /// The caller's users, and containers that were made since it asked.
+    fn with_unnamed_users(&self, mut users: Vec<ImageUse>, image: &ImageId) -> Vec<ImageUse> {
+        let references = self.inner.layers.references();
+        let mut more: Vec<_> =
+            references.snapshots.iter().filter(|(_, s)| s.image == *image).map(|(c, _)| c).collect();
+        more.sort();
+        for container in more {
+            if users.iter().all(|u| u.container != *container) {
+                users.push(ImageUse { container: container.clone(), running: false });
+            }
+        }
+        users
     }
 
     async fn apply(

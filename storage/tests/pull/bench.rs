@@ -15,6 +15,7 @@ pub fn options(root: &Path) -> StoreOptions {
         registries: BTreeMap::new(),
         parallel_layers: 3,
         keep_blobs: false,
+        disk_budget_bytes: None,
         budget: Budget::default(),
     }
 }

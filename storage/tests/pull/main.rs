@@ -434,3 +434,34 @@ async fn mirrors_are_asked_first_and_fallen_back_from() {
     build(vec![first]).put(&origin, "only", "latest");
     pull(&store, request(&origin.reference("only"))).await.image();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn damage_is_found_and_fetched_again() {
+    let bench = Bench::new().await;
+    let layers = vec![layer(&[("a", b"first")], Packing::Gzip), layer(&[("b", b"second")], Packing::Zstd)];
+    build(layers.clone()).put(&bench.fake, "app", "1");
+    let image = bench.pull("app:1").await.image();
+    assert_eq!(bench.store.verify_image(image.id.as_str()).await.expect("verify"), []);
+
+    let hex = digest(&layers[1].tar).trim_start_matches("sha256:").to_owned();
+    let file = bench.root.path().join("layers").join(hex).join("fs/b");
+    std::fs::write(&file, "sEcond").expect("damage of the same size");
+    assert_eq!(bench.store.check().await.expect("check"), [], "sizes alone do not tell");
+    let damages = bench.store.verify_image(image.id.as_str()).await.expect("verify");
+    assert_eq!(damages.len(), 1, "{damages:?}");
+    assert_eq!(damages[0].digest.as_str(), digest(&layers[1].tar));
+
+    bench.store.prepare_snapshot("c1", &image.id).await.expect("a container");
+    let (progress, _unseen) = tokio::sync::mpsc::channel(1);
+    let repair = bench.store.repair_image(image.id.as_str(), Credentials::Anonymous, progress.clone());
+    let refused = repair.await.expect_err("a container stands on it").to_string();
+    assert_eq!(refused, "conflict: container c1 stands on a damaged layer; remove it first");
+    bench.store.remove_snapshot("c1").await.expect("remove");
+
+    let repair = bench.store.repair_image(image.id.as_str(), Credentials::Anonymous, progress);
+    assert_eq!(repair.await.expect("repair"), damages);
+    assert_eq!(bench.store.verify_image(image.id.as_str()).await.expect("verify"), []);
+    assert_eq!(bench.file(&layers[1], "b").expect("the file is back"), b"second");
+    assert_eq!(bench.store.image(image.id.as_str()).expect("still there").tags, image.tags);
+    bench.store.close().await;
+}

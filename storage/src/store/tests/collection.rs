@@ -1,7 +1,7 @@
 //! What the collector takes, what it leaves, and whether the figures are true.
 
 use super::{Place, assert_sound, commit, diff_id, image};
-use crate::Store;
+use crate::{PruneScope, Removal, Store};
 
 #[tokio::test]
 async fn a_lease_protects_and_finished_layers_wait_for_the_next_try() {
@@ -94,4 +94,84 @@ async fn a_thousand_images_are_listed_from_memory() {
     assert_eq!(store.image("app:999").unwrap().id, store.images()[0].id);
     std::fs::remove_file(store.inner.paths.blob(store.images()[0].id.digest())).unwrap();
     assert_eq!(store.images().len(), 1, "no file is read");
+}
+
+#[tokio::test]
+async fn prune_takes_what_has_no_tag_or_no_container() {
+    let place = Place::new();
+    let store = place.open().await;
+    let digest = format!("app@sha256:{}", "1".repeat(64));
+    let dangling = image(&store, &["a"], &[&digest]).await;
+    let nameless = image(&store, &["b"], &[]).await;
+    let tagged = image(&store, &["ccc"], &["app", "other"]).await;
+    let in_use = image(&store, &["d"], &["used"]).await;
+    store.prepare_snapshot("c1", &in_use.id).await.unwrap();
+    let nobody = |_: &crate::ImageId| vec![];
+
+    let pruned = store.prune_images(PruneScope::Dangling, |i| i.id != nameless.id, nobody).await.unwrap();
+    let deleted = Removal::Deleted(dangling.id.to_string());
+    assert_eq!(pruned.removals[..2], [Removal::Untagged(digest), deleted]);
+    assert_eq!(pruned.reclaimed_bytes, 1);
+    let pruned = store.prune_images(PruneScope::Unused, |_| true, nobody).await.unwrap();
+    assert_eq!(pruned.reclaimed_bytes, 4);
+    assert!(pruned.removals.contains(&Removal::Deleted(tagged.id.to_string())));
+    assert_eq!(store.images().iter().map(|i| &i.id).collect::<Vec<_>>(), [&in_use.id]);
+}
+
+#[tokio::test]
+async fn the_budget_evicts_what_was_used_least_recently() {
+    let place = Place::new();
+    let mut options = super::options(place.root());
+    options.disk_budget_bytes = Some(1_000_000);
+    let store = Store::open(options).await.unwrap();
+    let large = |c: &str| c.repeat(400_000);
+    let first = image(&store, &[&large("a")], &["first"]).await;
+    let second = image(&store, &[&large("b")], &["second"]).await;
+    let mut used = store.inner.used.lock().unwrap();
+    used.insert(first.id.clone(), 2);
+    used.insert(second.id.clone(), 1);
+    drop(used);
+    image(&store, &[&large("c")], &["third"]).await;
+    let names: Vec<String> = store.images().iter().flat_map(|i| i.tags.clone()).collect();
+    assert!(names.contains(&"first:latest".into()) && names.contains(&"third:latest".into()), "{names:?}");
+    assert_eq!(names.len(), 2);
+    store.prepare_snapshot("c1", &first.id).await.unwrap();
+    image(&store, &[&large("d")], &["fourth"]).await;
+    let names: Vec<String> = store.images().iter().flat_map(|i| i.tags.clone()).collect();
+    assert!(names.contains(&"first:latest".into()) && names.contains(&"fourth:latest".into()), "{names:?}");
+    assert_eq!(names.len(), 2);
+}
+
+#[tokio::test]
+async fn kept_blobs_live_as_long_as_their_layers() {
+    let place = Place::new();
+    let store = place.open().await;
+    let lease = store.inner.layers.lease();
+    commit(&store, &["a"], &lease).await;
+    let blob = store.inner.blobs.write(b"compressed").unwrap();
+    lease.hold(&blob);
+    let source = crate::LayerSource {
+        diff_id: diff_id("a"),
+        blob_digest: blob.clone(),
+        media_type: "application/vnd.oci.image.layer.v1.tar+gzip".into(),
+        size_bytes: 10,
+        repository: "docker.io/library/app".into(),
+    };
+    let new = crate::store::NewImage {
+        config_raw: super::config(&["a"], "2026-01-01T00:00:00Z"),
+        sources: vec![source.clone()],
+        ..Default::default()
+    };
+    let put = store.put_image(new, &lease).await.unwrap();
+    drop(lease);
+    store.collect_garbage().await.unwrap();
+    assert!(store.inner.blobs.has(&blob));
+    assert_eq!(store.layer_sources(&diff_id("a")).await.unwrap(), [source]);
+    store.close().await;
+    drop(store);
+    let store = place.open().await;
+    assert!(store.inner.blobs.has(&blob), "after a restart as well");
+    store.remove_image(put.id.as_str(), false, &[]).await.unwrap();
+    assert!(!store.inner.blobs.has(&blob));
+    assert_sound(store).await;
 }

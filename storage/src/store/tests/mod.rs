@@ -40,6 +40,7 @@ pub(super) fn options(root: &Path) -> StoreOptions {
         registries: Default::default(),
         parallel_layers: 2,
         keep_blobs: false,
+        disk_budget_bytes: None,
         budget: Default::default(),
     }
 }
