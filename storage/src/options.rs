@@ -33,6 +33,9 @@ pub struct RegistryOptions {
     pub client_cert: Option<(PathBuf, PathBuf)>,
     /// Base URLs that are asked first, in order; the registry itself is the last resort.
     pub mirrors: Vec<String>,
+    /// What is asked of images, by repository or path of repositories; the empty path is the whole
+    /// registry.
+    pub policies: BTreeMap<String, crate::Policy>,
 }
 
 /// Bounds that a hostile image meets.

@@ -25,15 +25,20 @@ use std::sync::Arc;
 use futures_util::future::try_join_all;
 use tokio::sync::Semaphore;
 
+pub(crate) use self::download::Download;
 use self::inflight::{Inflight, Job};
 use self::layer::LayerWork;
 use self::local::Local;
 use self::partial::Partials;
 use self::report::{Report, short};
 use self::resolve::{LayerOf, Resolved, resolve};
+use crate::policy;
+use crate::registry::login::{self, Login, LoginError, SearchResult};
 use crate::registry::session::endpoints;
-use crate::registry::{Session, Transports};
-use crate::{Image, ProgressSink, PullError, PullRequest, Reference, Store, StoreOptions};
+use crate::registry::{RegistryError, Session, Transports};
+use crate::{
+    Credentials, Image, LookupError, ProgressSink, PullError, PullRequest, Reference, Store, StoreOptions,
+};
 
 /// Pulls images into one store.
 #[derive(Debug)]
@@ -58,6 +63,44 @@ impl Puller {
         &self.partials
     }
 
+    /// Connections to registries.
+    pub fn transports(&self) -> &Transports {
+        &self.transports
+    }
+
+    /// Pulls all tags of a repository, one after the other.
+    pub async fn pull_all(
+        &self,
+        store: &Store,
+        request: &PullRequest,
+        progress: ProgressSink,
+    ) -> Result<Vec<Arc<Image>>, PullError> {
+        let reference = Reference::parse(&request.reference).map_err(PullError::Reference)?;
+        if reference.tag().is_some() || reference.digest().is_some() {
+            return Err(PullError::Reference(LookupError::Invalid(
+                "tag can't be used with --all-tags/-a".to_owned(),
+            )));
+        }
+        let of_registry =
+            |error: RegistryError| error.into_pull(&reference.familiar_name(), &reference.familiar_name());
+        let most = store.options().budget.document_bytes;
+        let sessions = endpoints(&self.transports, &reference, &request.credentials).map_err(of_registry)?;
+        let mut tags = Err(RegistryError::Corrupt("no endpoint".to_owned()));
+        for session in sessions {
+            tags = session.tags(most).await;
+            if tags.is_ok() {
+                break;
+            }
+        }
+        let mut images = Vec::new();
+        for tag in tags.map_err(of_registry)? {
+            let name = reference.with_tag(&tag).map_err(PullError::Reference)?.to_string();
+            let one = PullRequest { reference: name, ..request.clone() };
+            images.push(self.pull(store, &one, progress.clone()).await?);
+        }
+        Ok(images)
+    }
+
     /// See [`Store::pull`](crate::Store::pull).
     pub async fn pull(
         &self,
@@ -67,6 +110,8 @@ impl Puller {
     ) -> Result<Arc<Image>, PullError> {
         let (report, local) = (Report::new(progress), &Local::new(store));
         let reference = Reference::parse(&request.reference).map_err(PullError::Reference)?.or_latest();
+        let policies = self.transports.options(reference.registry()).policies;
+        policy::check_name(&policies, &reference)?;
         let sessions = endpoints(&self.transports, &reference, &request.credentials)
             .map_err(|error| error.into_pull(&reference.familiar_name(), &reference.familiar()))?;
         let mut failed = None;
@@ -75,6 +120,9 @@ impl Puller {
                 Ok(resolved) => {
                     // A blob is known by its digest: any later endpoint may give it as well.
                     let sessions = sessions[at..].to_vec();
+                    let signed = [&resolved.top, &resolved.manifest_digest];
+                    let most = local.options().budget.document_bytes;
+                    policy::check_signature(&policies, &reference, &sessions, &signed, most).await?;
                     return self.complete(local, &reference, resolved, sessions, &report).await;
                 }
                 Err(error) => {
@@ -152,5 +200,33 @@ impl Puller {
             .collect();
         try_join_all(jobs.iter().map(|(id, job)| report.follow(id, job))).await?;
         Ok(())
+    }
+}
+
+impl Store {
+    /// Pulls every tag of the repository that the request names (without a tag), as `pull -a` does.
+    pub async fn pull_all_tags(
+        &self,
+        request: PullRequest,
+        progress: ProgressSink,
+    ) -> Result<Vec<Arc<Image>>, PullError> {
+        self.inner.puller.pull_all(self, &request, progress).await
+    }
+
+    /// Tries credentials at a registry: `host[:port]`, or the URL that older clients send; empty for
+    /// Docker Hub.
+    pub async fn login_check(&self, registry: &str, credentials: &Credentials) -> Result<Login, LoginError> {
+        let transports = self.inner.puller.transports();
+        login::login(transports, &login::registry_name(registry), credentials).await
+    }
+
+    /// Searches Docker Hub, or the registry that the term begins with, for at most `limit` repositories.
+    pub async fn search(
+        &self,
+        term: &str,
+        limit: u32,
+        credentials: &Credentials,
+    ) -> Result<Vec<SearchResult>, LoginError> {
+        login::search(self.inner.puller.transports(), term, limit, credentials).await
     }
 }

@@ -36,6 +36,7 @@ pub(crate) struct Resolved {
     pub top: Digest,
     /// Indexes on the way and the manifest, as they came.
     pub documents: Vec<Document>,
+    pub manifest_digest: Digest,
     pub config_digest: Digest,
     pub raw_config: Vec<u8>,
     /// Lowest first.
@@ -59,12 +60,12 @@ pub(crate) async fn resolve(
     let mut fetched = top(local, session, reference).await.map_err(of_registry)?;
     let top = fetched.digest.clone();
     let mut documents = Vec::new();
-    let manifest = loop {
+    let (manifest_digest, manifest) = loop {
         let (media_type, parsed) =
             document::parse(&fetched.bytes, &fetched.media_type, &fetched.digest).map_err(of_registry)?;
         documents.push(Document { media_type, bytes: fetched.bytes });
         match parsed {
-            Parsed::Manifest(manifest) => break manifest,
+            Parsed::Manifest(manifest) => break (fetched.digest, manifest),
             Parsed::Index(_) if documents.len() > DEEPEST_INDEX => {
                 return Err(PullError::OverBudget(format!(
                     "{familiar}: indexes are nested more than {DEEPEST_INDEX} deep"

@@ -3,6 +3,8 @@
 //! - [`transport`]: TLS settings, redirects and time limits of one host; turns failures into Docker's words.
 //! - [`auth`]: `WWW-Authenticate` challenges, tokens, and to whom credentials may go.
 //! - [`session`]: requests to one repository at one endpoint, with authorisation, retries and back-off.
+//! - [`upload`]: blobs and manifests on their way there.
+//! - [`login`]: requests about a registry as a whole.
 //! - [`document`]: manifests, indexes and configurations as they come from outside, with their checks.
 //! - [`platform`]: which manifest of an index is meant.
 //!
@@ -17,9 +19,11 @@
 pub(crate) mod auth;
 pub(crate) mod document;
 pub(crate) mod error;
+pub(crate) mod login;
 pub(crate) mod platform;
 pub(crate) mod session;
 pub(crate) mod transport;
+pub(crate) mod upload;
 
 pub(crate) use error::RegistryError;
 pub(crate) use session::Session;

@@ -21,6 +21,9 @@ use crate::{Credentials, Digest, Reference};
 
 /// Attempts of one request.
 const ATTEMPTS: u32 = 5;
+/// Tags that are asked for at once, and how often.
+const TAGS_PAGE: u32 = 1000;
+const MOST_PAGES: u32 = 100;
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 /// Longer than this is not waited for; the registry's answer is told instead.
 const LONGEST_PAUSE: Duration = Duration::from_secs(120);
@@ -164,6 +167,39 @@ impl Session {
             )));
         }
         Ok(bytes)
+    }
+
+    /// Whether a blob can be read here.
+    pub async fn has_blob_to_read(&self, digest: &Digest) -> Result<bool, RegistryError> {
+        let path = self.path("blobs", digest.as_str());
+        Ok(self.once(Method::HEAD, &path, "pull", HeaderMap::new(), None).await?.status().is_success())
+    }
+
+    /// All tags of the repository, as the registry orders them.
+    pub async fn tags(&self, most: u64) -> Result<Vec<String>, RegistryError> {
+        #[derive(serde::Deserialize)]
+        struct Page {
+            tags: Option<Vec<String>>,
+        }
+        let mut tags = Vec::new();
+        let mut path = format!("/v2/{}/tags/list?n={TAGS_PAGE}", self.repository);
+        for _ in 0..MOST_PAGES {
+            let (headers, bytes) = self.whole(&path, HeaderMap::new(), most).await?;
+            let page: Page = serde_json::from_slice(&bytes)
+                .map_err(|error| RegistryError::Corrupt(format!("tags of {}: {error}", self.repository)))?;
+            tags.extend(page.tags.unwrap_or_default());
+            let next = headers
+                .get(http::header::LINK)
+                .and_then(|value| value.to_str().ok())
+                .filter(|text| text.contains("rel=\"next\""))
+                .and_then(|text| text.split_once('<')?.1.split_once('>'))
+                .map(|(target, _)| target.to_owned());
+            let Some(next) = next else { return Ok(tags) };
+            // Only the query is taken: the page is asked from this repository, whatever the link says.
+            let query = next.split_once('?').map(|(_, query)| query.to_owned()).unwrap_or_default();
+            path = format!("/v2/{}/tags/list?{query}", self.repository);
+        }
+        Err(RegistryError::TooLarge(format!("{} has more than {} tags", self.repository, tags.len())))
     }
 
     /// A blob's bytes from `offset` on. Where the registry does not do ranges the answer starts at 0
@@ -323,7 +359,8 @@ impl Session {
         ))
     }
 
-    fn scope(&self, actions: &str) -> String {
+    /// What a token for these actions has to cover; more scopes may follow after a space.
+    pub fn scope(&self, actions: &str) -> String {
         if self.repository.is_empty() {
             String::new()
         } else {

@@ -172,6 +172,13 @@ impl Store {
         to_the_end(async move { store.add_names(image.as_str(), vec![name]).await }).await
     }
 
+    /// Records where a layer's compressed form can be had as well (after a push).
+    pub(crate) async fn add_layer_source(&self, source: &LayerSource) -> Result<(), StoreError> {
+        let mut transaction = self.inner.db.state().begin().await?;
+        insert_source(&mut transaction, source).await?;
+        Ok(transaction.commit().await?)
+    }
+
     async fn add_names(&self, source: &str, names: Vec<Reference>) -> Result<(), RemoveError> {
         let guard = self.inner.images.write_lock().await;
         let index = self.inner.images.index();

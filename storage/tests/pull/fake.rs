@@ -142,6 +142,11 @@ impl Fake {
         }
     }
 
+    /// Answers 404 for all blobs from now on.
+    pub fn forget_blobs(&self) {
+        self.lock().blobs.clear();
+    }
+
     pub fn fault(&self, blob: &Bytes, fault: Fault) {
         self.lock().faults.insert(digest(blob), fault);
     }

@@ -9,7 +9,6 @@ use super::fake::Fake;
 
 pub const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 pub const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
-pub const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
 
 /// `sha256:<hex>`.
 pub fn digest(bytes: &[u8]) -> String {

@@ -3,6 +3,7 @@
 mod bench;
 mod fake;
 mod image;
+mod real;
 
 use std::collections::VecDeque;
 
