@@ -89,6 +89,9 @@ pub struct RegistryConfig {
     pub client_key: Option<PathBuf>,
     /// Base URLs that are asked first.
     pub mirrors: Vec<String>,
+    /// `accept`, `reject` or `{ signed = { keys = [PEM files] } }`, by repository or path of
+    /// repositories; the empty path is the whole registry.
+    pub policies: BTreeMap<String, storage::Policy>,
 }
 
 /// `[budget]`
@@ -289,6 +292,7 @@ impl RegistryConfig {
             ca_file: self.ca_file,
             client_cert,
             mirrors: self.mirrors,
+            policies: self.policies,
         })
     }
 }

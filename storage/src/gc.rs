@@ -89,16 +89,28 @@ impl Store {
         .await
     }
 
+    /// Compressed layers that live as long as the layers that they became.
+    async fn kept_blobs(&self) -> Result<Vec<Digest>, StoreError> {
+        if !self.inner.options.keep_blobs {
+            return Ok(vec![]);
+        }
+        let rows: Vec<(String,)> =
+            sqlx::query_as("SELECT blob_digest FROM layer_sources").fetch_all(self.inner.db.state()).await?;
+        Ok(rows.iter().filter_map(|(digest,)| Digest::parse(digest)).collect())
+    }
+
     /// The same for a caller that holds the images' write lock.
     pub(crate) async fn collect_locked(&self) -> Result<Collected, StoreError> {
         let layers = &self.inner.layers;
         let commits = layers.write_lock().await;
         let blob_names = entry_names(&self.inner.paths.blobs())?;
         let mut collected = Collected::default();
+        let kept_blobs = self.kept_blobs().await?;
         {
             let index = self.inner.images.index();
             let mut references = layers.references();
-            let roots = Roots::new(&index, &references, now());
+            let mut roots = Roots::new(&index, &references, now());
+            roots.kept.extend(kept_blobs);
             let live = mark(&roots);
             collected.layers = references.layers.keys().filter(|d| !live.contains(d)).cloned().collect();
             for diff_id in &collected.layers {

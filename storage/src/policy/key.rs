@@ -15,7 +15,8 @@ const END: &str = "-----END PUBLIC KEY-----";
 /// What stands before the point of a key on P-256 (RFC 5480).
 const P256: &[u8] = b"\x30\x59\x30\x13\x06\x07\x2a\x86\x48\xce\x3d\x02\x01\x06\x08\x2a\x86\x48\xce\x3d\x03\x01\x07\x03\x42\x00";
 /// The same on P-384.
-const P384: &[u8] = b"\x30\x76\x30\x10\x06\x07\x2a\x86\x48\xce\x3d\x02\x01\x06\x05\x2b\x81\x04\x00\x22\x03\x62\x00";
+const P384: &[u8] =
+    b"\x30\x76\x30\x10\x06\x07\x2a\x86\x48\xce\x3d\x02\x01\x06\x05\x2b\x81\x04\x00\x22\x03\x62\x00";
 /// The same of an Ed25519 key (RFC 8410).
 const ED: &[u8] = b"\x30\x2a\x30\x05\x06\x03\x2b\x65\x70\x03\x21\x00";
 
@@ -38,11 +39,8 @@ impl PublicKey {
             .map(|(body, _)| body.split_whitespace().collect::<String>())
             .ok_or("it is no public key in PEM")?;
         let der = STANDARD.decode(body).map_err(|error| error.to_string())?;
-        let kinds: [(&[u8], usize, &'static dyn VerificationAlgorithm); 3] = [
-            (P256, 65, &ECDSA_P256_SHA256_ASN1),
-            (P384, 97, &ECDSA_P384_SHA384_ASN1),
-            (ED, 32, &ED25519),
-        ];
+        let kinds: [(&[u8], usize, &'static dyn VerificationAlgorithm); 3] =
+            [(P256, 65, &ECDSA_P256_SHA256_ASN1), (P384, 97, &ECDSA_P384_SHA384_ASN1), (ED, 32, &ED25519)];
         kinds
             .into_iter()
             .find_map(|(start, length, algorithm)| {
@@ -64,7 +62,9 @@ mod tests {
 
     #[test]
     fn refuses_what_is_no_key() {
-        for text in ["", "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n", "-----BEGIN PUBLIC KEY-----"] {
+        for text in
+            ["", "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n", "-----BEGIN PUBLIC KEY-----"]
+        {
             assert!(PublicKey::parse(text).is_err(), "{text:?}");
         }
     }

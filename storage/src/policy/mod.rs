@@ -57,7 +57,10 @@ pub(crate) fn policy_for<'a>(policies: &'a BTreeMap<String, Policy>, repository:
 }
 
 /// Fails where the policy rejects every image of the repository.
-pub(crate) fn check_name(policies: &BTreeMap<String, Policy>, reference: &Reference) -> Result<(), PullError> {
+pub(crate) fn check_name(
+    policies: &BTreeMap<String, Policy>,
+    reference: &Reference,
+) -> Result<(), PullError> {
     match policy_for(policies, reference.repository()) {
         Policy::Reject => Err(refused(reference, "its repository is rejected")),
         Policy::Accept | Policy::Signed { .. } => Ok(()),
@@ -76,7 +79,9 @@ pub(crate) async fn check_signature(
     let Policy::Signed { keys } = policy_for(policies, reference.repository()) else { return Ok(()) };
     let keys = keys
         .iter()
-        .map(|path| PublicKey::read(path).map_err(|why| PullError::Local(format!("{}: {why}", path.display()))))
+        .map(|path| {
+            PublicKey::read(path).map_err(|why| PullError::Local(format!("{}: {why}", path.display())))
+        })
         .collect::<Result<Vec<_>, _>>()?;
     let mut why = "it has no signature".to_owned();
     for session in sessions {

@@ -86,7 +86,14 @@ pub(crate) async fn resolve(
     check_platform(&config, platform.is_some().then_some(&wish), &familiar)?;
     let layers =
         diff_ids.into_iter().zip(manifest.layers).map(|(diff_id, blob)| LayerOf { diff_id, blob }).collect();
-    Ok(Resolved { top, documents, config_digest: manifest.config.digest, raw_config, layers })
+    Ok(Resolved {
+        top,
+        documents,
+        manifest_digest,
+        config_digest: manifest.config.digest,
+        raw_config,
+        layers,
+    })
 }
 
 /// What the reference names. A tag that is known here is only asked after (HEAD), not fetched.

@@ -52,6 +52,8 @@ pub(crate) struct Inner {
     pub used: Mutex<HashMap<ImageId, i64>>,
     /// Pulls in progress, and connections to registries.
     pub puller: crate::pull::Puller,
+    /// Sizes of layers' tars that were asked for, in bytes.
+    pub tar_sizes: Mutex<HashMap<Digest, u64>>,
     /// Held for its lock.
     _lock: std::fs::File,
 }

@@ -43,6 +43,7 @@ impl Store {
             trash,
             puller,
             used: Mutex::new(used),
+            tar_sizes: Mutex::new(HashMap::new()),
             _lock: lock,
         };
         let store = Self { inner: Arc::new(inner) };

@@ -4,6 +4,7 @@ mod bench;
 mod fake;
 mod image;
 mod real;
+mod serve;
 
 use std::collections::VecDeque;
 
@@ -465,4 +466,79 @@ async fn damage_is_found_and_fetched_again() {
     assert_eq!(bench.file(&layers[1], "b").expect("the file is back"), b"second");
     assert_eq!(bench.store.image(image.id.as_str()).expect("still there").tags, image.tags);
     bench.store.close().await;
+}
+
+fn openssl(directory: &std::path::Path, arguments: &str) {
+    let mut command = std::process::Command::new("openssl");
+    let status =
+        command.args(arguments.split(' ')).current_dir(directory).status().expect("openssl is there");
+    assert!(status.success(), "openssl {arguments}");
+}
+
+/// Puts a cosign signature over `payload` beside an image.
+fn sign(bench: &Bench, keys: &std::path::Path, key: &str, repository: &str, signed: &str, payload: &str) {
+    std::fs::write(keys.join("payload"), payload).expect("writable");
+    openssl(keys, &format!("dgst -sha256 -sign {key} -out signature payload"));
+    openssl(keys, "base64 -A -in signature -out signature.txt");
+    let signature = std::fs::read_to_string(keys.join("signature.txt")).expect("readable");
+    let payload = Bytes::from(payload.to_owned());
+    let config = Bytes::from_static(b"{}");
+    bench.fake.put_blob(&payload);
+    let manifest = serde_json::json!({"schemaVersion": 2, "mediaType": image::OCI_MANIFEST,
+        "config": {"mediaType": "application/vnd.oci.image.config.v1+json", "digest": digest(&config), "size": 2},
+        "layers": [{"mediaType": "application/vnd.dev.cosign.simplesigning.v1+json",
+            "digest": digest(&payload), "size": payload.len(),
+            "annotations": {"dev.cosignproject.cosign/signature": signature.trim()}}]});
+    let tag = format!("{}.sig", signed.replace(':', "-"));
+    bench.fake.put_manifest(repository, &tag, image::OCI_MANIFEST, &Bytes::from(manifest.to_string()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_signature_policy_is_kept_before_anything_is_unpacked() {
+    let mut bench = Bench::new().await;
+    let keys = tempfile::tempdir().expect("a temporary directory");
+    for name in ["good", "other"] {
+        openssl(keys.path(), &format!("ecparam -name prime256v1 -genkey -noout -out {name}.key"));
+        openssl(keys.path(), &format!("ec -in {name}.key -pubout -out {name}.pub"));
+    }
+    let root = tempfile::tempdir().expect("a temporary directory");
+    let mut settings = options(root.path());
+    let policies = [
+        ("signed".to_owned(), storage::Policy::Signed { keys: vec![keys.path().join("good.pub")] }),
+        ("evil".to_owned(), storage::Policy::Reject),
+    ];
+    let registry = storage::RegistryOptions { policies: policies.into(), ..Default::default() };
+    settings.registries.insert(bench.fake.host(), registry);
+    bench.store = Store::open(settings).await.expect("a new store");
+    bench.root = root;
+
+    let top = noise(30, 100 << 10);
+    let built = build(vec![top.clone()]);
+    for repository in ["signed/app", "evil/app", "free/app"] {
+        built.put(&bench.fake, repository, "latest");
+    }
+    let error = bench.pull("evil/app").await.error();
+    assert!(error.ends_with("its repository is rejected"), "{error}");
+    let error = bench.pull("signed/app").await.error();
+    assert!(error.ends_with("it has no signature"), "{error}");
+
+    let payload = |signed: &str| {
+        serde_json::json!({"critical": {"identity": {"docker-reference": "signed/app"},
+            "image": {"docker-manifest-digest": signed}, "type": "cosign container image signature"},
+            "optional": null})
+        .to_string()
+    };
+    let (signed, elsewhere) = (built.manifest_digest(), digest(b"another image"));
+    sign(&bench, keys.path(), "other.key", "signed/app", &signed, &payload(&signed));
+    let error = bench.pull("signed/app").await.error();
+    assert!(error.ends_with("no signature is by a key of the policy"), "{error}");
+    // A signature by the right key over another image, put beside this one.
+    sign(&bench, keys.path(), "good.key", "signed/app", &signed, &payload(&elsewhere));
+    assert!(bench.pull("signed/app").await.result.is_err());
+    assert_eq!(bench.fake.gets(&top.blob).len(), 0);
+    bench.assert_clean();
+
+    sign(&bench, keys.path(), "good.key", "signed/app", &signed, &payload(&signed));
+    bench.pull("signed/app").await.image();
+    bench.pull("free/app").await.image();
 }
