@@ -108,6 +108,13 @@ pub(crate) fn from_answer(status: u16, retry_after: Option<Duration>, body: &[u8
             (code, format!("{words}: {message}"))
         }
         Some(Item { message, .. }) if !message.is_empty() => (String::new(), printable(&message)),
+        // What HEAD is answered with.
+        None if body.is_empty() && status == 401 => {
+            ("UNAUTHORIZED".to_owned(), "unauthorized: authentication required".to_owned())
+        }
+        None if body.is_empty() && status == 403 => {
+            ("DENIED".to_owned(), "denied: requested access to the resource is denied".to_owned())
+        }
         _ => {
             let reason =
                 http::StatusCode::from_u16(status).ok().and_then(|s| s.canonical_reason()).unwrap_or("");
