@@ -14,7 +14,7 @@ use super::{Progressing, PushError, short};
 use crate::layer_tar::LayerTar;
 use crate::pull::Download;
 use crate::registry::session::pause;
-use crate::registry::upload::{Mounted, Upload};
+use crate::registry::upload::Upload;
 use crate::registry::{RegistryError, Session};
 use crate::store::LayerSource;
 use crate::{Credentials, Digest, Reference, Store};
@@ -123,11 +123,11 @@ impl LayerPush<'_> {
                 continue;
             }
             match self.session.mount(&source.blob_digest, from).await {
-                Ok(Mounted::Done) => {
+                Ok(true) => {
                     self.report.status(Some(self.id()), format!("Mounted from {from}")).await;
                     return Ok(Sent::as_it_was(source));
                 }
-                Ok(Mounted::Upload(_)) => {}
+                Ok(false) => {}
                 // Not everyone may read there; the bytes can still be sent.
                 Err(error) if error.is_transient() => return Err(error.into()),
                 Err(error) => tracing::debug!(%error, from, "a layer was not mounted"),

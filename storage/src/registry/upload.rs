@@ -22,15 +22,6 @@ pub(crate) struct Upload {
     location: Url,
 }
 
-/// What a request to take a blob from another repository led to.
-#[derive(Debug)]
-pub(crate) enum Mounted {
-    /// It is there now.
-    Done,
-    /// The registry wants the bytes after all.
-    Upload(Upload),
-}
-
 impl Session {
     /// Whether the repository has a blob.
     pub async fn has_blob(&self, digest: &Digest) -> Result<bool, RegistryError> {
@@ -42,17 +33,15 @@ impl Session {
         }
     }
 
-    /// Asks the registry to take a blob from another of its repositories.
-    pub async fn mount(&self, digest: &Digest, from: &str) -> Result<Mounted, RegistryError> {
+    /// Asks the registry to take a blob from another of its repositories; whether it did. Where it did not
+    /// it has begun an upload instead, which it forgets after a while.
+    pub async fn mount(&self, digest: &Digest, from: &str) -> Result<bool, RegistryError> {
         let path = format!("/v2/{}/blobs/uploads/?mount={digest}&from={from}", self.repository());
         // A scope is a list: the other repository has to be readable by the same token.
         let actions = format!("{ACTIONS} repository:{from}:pull");
         let response =
             self.request(Method::POST, &path, &actions, HeaderMap::new(), Some(Bytes::new())).await?;
-        if response.status() == StatusCode::CREATED {
-            return Ok(Mounted::Done);
-        }
-        upload_of(&response).map(Mounted::Upload)
+        Ok(response.status() == StatusCode::CREATED)
     }
 
     /// Begins an upload.
