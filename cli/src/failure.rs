@@ -67,7 +67,7 @@ impl From<std::io::Error> for Failure {
         match error.kind() {
             // Whoever read our output went away; a process that dies of SIGPIPE reads as 141.
             std::io::ErrorKind::BrokenPipe => Self::silent(141),
-            _ => Self::new(error),
+            _ => Self::new(reason(&error)),
         }
     }
 }
@@ -76,6 +76,14 @@ impl From<serde_json::Error> for Failure {
     fn from(error: serde_json::Error) -> Self {
         Self::new(error)
     }
+}
+
+/// What the operating system said, in the words that Docker's users know: "no such file or directory".
+pub fn reason(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    let text = text.split(" (os error").next().unwrap_or(&text);
+    let mut chars = text.chars();
+    chars.next().map(|first| first.to_lowercase().chain(chars).collect()).unwrap_or_default()
 }
 
 /// `message` as a failure, for `ok_or_else` and `Err(fail(…))?`.

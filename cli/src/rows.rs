@@ -193,7 +193,7 @@ pub fn image(summary: &Value, no_trunc: bool, digests: bool) -> Vec<Row> {
         _ => "N/A".to_owned(),
     };
     let unique = match (summary["Size"].as_f64(), summary["SharedSize"].as_f64()) {
-        (Some(size), Some(shared)) if shared >= 0.0 => units::human_size(size - shared),
+        (Some(size), Some(shared)) if shared >= 0.0 => units::human_size_4(size - shared),
         _ => "N/A".to_owned(),
     };
     let known = created > 0;

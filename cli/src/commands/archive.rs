@@ -11,7 +11,7 @@ use tokio::io::{AsyncRead, AsyncWriteExt as _};
 
 use crate::app::Subcommand;
 use crate::context::Context;
-use crate::failure::{Outcome, fail};
+use crate::failure::{Outcome, fail, reason};
 use crate::progress::{self, Target};
 use crate::reference::Reference;
 use crate::{output, terminal};
@@ -21,20 +21,23 @@ use crate::{output, terminal};
 async fn write(request: Request, path: Option<&Path>, verb: &str) -> Outcome {
     let Some(path) = path else {
         if output::is_terminal() {
-            return Err(fail(format!(
-                "cowardly refusing to {verb} to a terminal. Use the -o flag or redirect"
-            )));
+            let verb = verb.split(' ').next().unwrap_or(verb);
+            let why = format!("cowardly refusing to {verb} to a terminal. Use the -o flag or redirect");
+            return Err(fail(why));
         }
         copy(request.send().await?, &mut tokio::io::stdout()).await?;
         return Ok(0);
     };
-    let failed =
-        |error: std::io::Error| fail(format!("failed to {verb} image: open {}: {error}", path.display()));
+    let refused = |why: &str| fail(format!("failed to {verb}: {why}"));
+    let failed = |error: std::io::Error| refused(&format!("open {}: {}", path.display(), reason(&error)));
     if path.is_dir() {
-        return Err(fail(format!(
-            "failed to {verb}: invalid output path: {} is a directory",
-            path.display()
-        )));
+        return Err(refused("cannot write to a directory"));
+    }
+    if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty())
+        && let Err(error) = std::fs::metadata(parent)
+    {
+        let why = format!("invalid output path: stat {}: {}", parent.display(), reason(&error));
+        return Err(refused(&why));
     }
     // A device or a pipe has no name to be renamed to.
     let special = std::fs::symlink_metadata(path).is_ok_and(|metadata| !metadata.is_file());
@@ -46,7 +49,9 @@ async fn write(request: Request, path: Option<&Path>, verb: &str) -> Outcome {
     }
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let temporary = path.with_file_name(format!(".{name}.{}", std::process::id()));
-    let mut file = tokio::fs::File::create(&temporary).await.map_err(failed)?;
+    let mut options = tokio::fs::OpenOptions::new();
+    options.write(true).create(true).truncate(true).mode(0o600);
+    let mut file = options.open(&temporary).await.map_err(failed)?;
     let copied = async {
         copy(response, &mut file).await?;
         file.sync_all().await?;
@@ -90,7 +95,7 @@ impl Subcommand for Save {
         let request = context.client.get("/images/get");
         let request = self.images.iter().fold(request, |request, image| request.query("names", image));
         let request = request.query_opt("platform", platform(self.platform.as_deref())?);
-        write(request, self.output.as_deref(), "save").await
+        write(request, self.output.as_deref(), "save image").await
     }
 }
 
@@ -127,7 +132,7 @@ impl Subcommand for Export {
 
     async fn run(self, context: Context) -> Outcome {
         let request = context.client.get(format!("/containers/{}/export", segment(&self.container)));
-        write(request, self.output.as_deref(), "export").await
+        write(request, self.output.as_deref(), "export container").await
     }
 }
 
@@ -136,7 +141,9 @@ async fn archive(path: Option<&Path>) -> Outcome<Box<dyn AsyncRead + Send + Unpi
     Ok(match path {
         Some(path) => {
             let file = tokio::fs::File::open(path);
-            Box::new(file.await.map_err(|error| fail(format!("open {}: {error}", path.display())))?)
+            Box::new(
+                file.await.map_err(|error| fail(format!("open {}: {}", path.display(), reason(&error))))?,
+            )
         }
         None => Box::new(tokio::io::stdin()),
     })

@@ -154,9 +154,10 @@ fn details(usage: &Value) -> Outcome<String> {
         vec!["REPOSITORY\tTAG\tIMAGE ID\tCREATED\tSIZE\tSHARED SIZE\tUNIQUE SIZE\tCONTAINERS".to_owned()];
     let layout = |table| Layout { headers: &[], table, quiet: table };
     for image in images.items(usage) {
-        let rows = rows::image(image, false, false);
+        // One of its names is enough here: a size is to be seen once.
+        let rows = &rows::image(image, false, false)[..1];
         let format = "{{.Repository}}\t{{.Tag}}\t{{.ID}}\t{{.CreatedSince}}\t{{.Size}}\t{{.SharedSize}}\t{{.UniqueSize}}\t{{.Containers}}";
-        lines.extend(table::render(Some(format), false, layout(format), &rows)?.lines().map(str::to_owned));
+        lines.extend(table::render(Some(format), false, layout(format), rows)?.lines().map(str::to_owned));
     }
     let mut out = format!("Images space usage:\n\n{}\n", table::align(&lines));
     let mut lines =

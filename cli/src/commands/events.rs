@@ -40,6 +40,7 @@ impl Subcommand for Events {
             Some("json") => Some(Template::parse("{{json .}}")?),
             Some(format) => Some(Template::parse(format)?),
         };
+        let by_field = !matches!(self.format.as_deref(), Some("json" | "{{json .}}" | "{{ json . }}"));
         let time = |text: &Option<String>| text.as_deref().map(units::api_time).transpose().map_err(fail);
         let mut interrupts = Signals::interrupts()?;
         let response = context
@@ -58,11 +59,29 @@ impl Subcommand for Events {
             };
             let Some(event) = event else { return Ok(0) };
             output::line(match &template {
+                Some(template) if by_field => template.render(&fields(event))?,
                 Some(template) => template.render(&event)?,
                 None => plain(&event),
             })?;
         }
     }
+}
+
+/// The event with its fields under the names that templates use.
+fn fields(mut event: Value) -> Value {
+    for (name, field) in [
+        ("status", "Status"),
+        ("id", "ID"),
+        ("from", "From"),
+        ("scope", "Scope"),
+        ("time", "Time"),
+        ("timeNano", "TimeNano"),
+    ] {
+        let value = event.get(name).cloned();
+        let default = if name.starts_with("time") { Value::from(0) } else { Value::from("") };
+        event[field] = value.unwrap_or(default);
+    }
+    event
 }
 
 /// `2026-01-02T15:04:05.000000000Z container start ID (image=x, name=y)`.

@@ -11,7 +11,11 @@ pub fn draw(images: &[Value], no_trunc: bool) -> String {
     for image in images {
         let manifests: Vec<&Value> =
             list(image, "Manifests").iter().filter(|manifest| text(manifest, "Kind") == "image").collect();
-        let names: Vec<&str> = list(image, "RepoTags").iter().filter_map(Value::as_str).collect();
+        let names: Vec<&str> = list(image, "RepoTags")
+            .iter()
+            .filter_map(Value::as_str)
+            .filter(|name| *name != "<none>:<none>")
+            .collect();
         let name = if names.is_empty() { "<untagged>".to_owned() } else { names.join(", ") };
         let used = match manifests.is_empty() {
             true => image["Containers"].as_i64().unwrap_or_default() > 0,

@@ -240,7 +240,7 @@ impl CreateOptions {
                 ipv6 = self.ip6.clone().or(ipv6);
                 mac = self.mac_address.clone().or(mac);
             }
-            let ipam = (ipv4.is_some() || ipv6.is_some()).then(|| EndpointIpamConfig {
+            let ipam = (ipv4.is_some() || ipv6.is_some()).then_some(EndpointIpamConfig {
                 ipv4_address: ipv4,
                 ipv6_address: ipv6,
                 link_local_ips: None,

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::failure::{Outcome, fail};
+use crate::failure::{Outcome, fail, reason};
 
 /// Variables of files and options, in this order; a name without a value takes ours, or none at all.
 pub fn resolve(files: &[impl AsRef<Path>], options: &[String]) -> Outcome<Vec<String>> {
@@ -28,7 +28,8 @@ fn value_of(variable: String, ours: impl Fn(&str) -> Option<String>) -> Option<S
 
 /// The lines of a file of `NAME=value` or `NAME`, without comments and empty lines.
 pub fn read_file(path: &Path) -> Outcome<Vec<String>> {
-    let bytes = std::fs::read(path).map_err(|error| fail(format!("open {}: {error}", path.display())))?;
+    let bytes =
+        std::fs::read(path).map_err(|error| fail(format!("open {}: {}", path.display(), reason(&error))))?;
     parse(&path.display().to_string(), &bytes)
 }
 

@@ -68,9 +68,9 @@ struct Parser<'a> {
 const MAX_DEPTH: usize = 100;
 
 /// How a list of nodes ended.
-enum End {
+enum Stop {
     Input,
-    End,
+    Ended,
     Else,
     /// `{{else if` or `{{else with`; the pipeline follows.
     ElseChain,
@@ -80,9 +80,9 @@ pub(super) fn parse(tokens: &[Token]) -> Result<Vec<Node>, TemplateError> {
     let mut parser = Parser { tokens, at: 0, variables: vec![String::new()], loops: 0, depth: 0 };
     let (nodes, end) = parser.list(None)?;
     match end {
-        End::Input => Ok(nodes),
-        End::End => Err(parser.error("unexpected {{end}}")),
-        End::Else | End::ElseChain => Err(parser.error("unexpected {{else}}")),
+        Stop::Input => Ok(nodes),
+        Stop::Ended => Err(parser.error("unexpected {{end}}")),
+        Stop::Else | Stop::ElseChain => Err(parser.error("unexpected {{else}}")),
     }
 }
 
@@ -144,7 +144,7 @@ impl Parser<'_> {
 
     /// Nodes up to an `end`, an `else`, or the end of the text. `chain` is the word that may follow
     /// an `else`.
-    fn list(&mut self, chain: Option<&str>) -> Result<(Vec<Node>, End), TemplateError> {
+    fn list(&mut self, chain: Option<&str>) -> Result<(Vec<Node>, Stop), TemplateError> {
         let mut nodes = Vec::new();
         while let Some(token) = self.next() {
             if let Kind::Text(text) = &token.kind {
@@ -159,15 +159,15 @@ impl Parser<'_> {
                 "end" => {
                     self.at += 1;
                     self.close()?;
-                    return Ok((nodes, End::End));
+                    return Ok((nodes, Stop::Ended));
                 }
                 "else" => {
                     self.at += 1;
                     if chain.is_some_and(|word| self.eat_word(word)) {
-                        return Ok((nodes, End::ElseChain));
+                        return Ok((nodes, Stop::ElseChain));
                     }
                     self.close()?;
-                    return Ok((nodes, End::Else));
+                    return Ok((nodes, Stop::Else));
                 }
                 "if" | "with" => nodes.push(self.branch(&word)?),
                 "range" => nodes.push(self.range()?),
@@ -188,7 +188,7 @@ impl Parser<'_> {
                 }
             }
         }
-        Ok((nodes, End::Input))
+        Ok((nodes, Stop::Input))
     }
 
     fn deeper<T>(
@@ -214,13 +214,13 @@ impl Parser<'_> {
                 let (body, end) = parser.list(Some(word))?;
                 arms.push((condition, body));
                 match end {
-                    End::ElseChain => continue,
-                    End::End => break,
-                    End::Else => {
+                    Stop::ElseChain => continue,
+                    Stop::Ended => break,
+                    Stop::Else => {
                         otherwise = parser.last_list()?;
                         break;
                     }
-                    End::Input => return Err(parser.error("unexpected EOF")),
+                    Stop::Input => return Err(parser.error("unexpected EOF")),
                 }
             }
             parser.variables.truncate(scope);
@@ -237,9 +237,9 @@ impl Parser<'_> {
             let (body, end) = parser.list(None)?;
             parser.loops -= 1;
             let otherwise = match end {
-                End::End => Vec::new(),
-                End::Else => parser.last_list()?,
-                End::Input | End::ElseChain => return Err(parser.error("unexpected EOF")),
+                Stop::Ended => Vec::new(),
+                Stop::Else => parser.last_list()?,
+                Stop::Input | Stop::ElseChain => return Err(parser.error("unexpected EOF")),
             };
             parser.variables.truncate(scope);
             Ok(Node::Range { over, body, otherwise })
@@ -248,8 +248,8 @@ impl Parser<'_> {
 
     fn last_list(&mut self) -> Result<Vec<Node>, TemplateError> {
         match self.list(None)? {
-            (nodes, End::End) => Ok(nodes),
-            (_, End::Input) => Err(self.error("unexpected EOF")),
+            (nodes, Stop::Ended) => Ok(nodes),
+            (_, Stop::Input) => Err(self.error("unexpected EOF")),
             _ => Err(self.error("expected end; found {{else}}")),
         }
     }
