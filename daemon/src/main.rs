@@ -206,7 +206,7 @@ async fn run(
     let listeners = listeners(&config)?;
     let shutdown = CancellationToken::new();
     let tasks = TaskTracker::new();
-    let api = Api::new(engine, store, config, shutdown.clone(), tasks.clone());
+    let api = Api::new(engine, store.clone(), config, shutdown.clone(), tasks.clone());
     let serving = tokio::spawn(server::serve(listeners, Service::new(api), shutdown.clone(), tasks));
     notify(&[NotifyState::Ready]);
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "ready");
@@ -221,6 +221,7 @@ async fn run(
     notify(&[NotifyState::Stopping]);
     shutdown.cancel();
     serving.await.context("the server ended badly")?;
+    store.close().await;
     Ok(())
 }
 

@@ -1,7 +1,6 @@
 //! Images as archives, images from containers, and how much disk it all takes.
 
-use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
+use std::collections::HashMap;
 
 use axum::body::Body;
 use axum::extract::State;
@@ -11,7 +10,7 @@ use http::{Request, StatusCode};
 use proto_api::models;
 use serde_json::{Value, json};
 use storage::archive::{ArchiveError, ArchiveStream, ImportOptions, Loaded};
-use storage::{Digest, Image, Removal};
+use storage::{PruneScope, Removal};
 use tokio::sync::mpsc;
 
 use super::error::{Answer, Failure};
@@ -147,42 +146,26 @@ pub async fn prune(State(api): State<Api>, params: Params) -> Answer {
         filters.get(name).iter().for_each(|value| kept.add(name, value));
     }
     let selection = Selection::new(&api, &kept)?;
-    let unused = |image: &&Arc<Image>| {
-        api.engine().image_users(&image.id).is_empty()
-            && api.store().image_children(&image.id).is_empty()
-            && (!only_dangling || image.tags.is_empty())
-            && selection.admits(image)
-    };
-    let before = layers(&api);
-    let mut deleted: Vec<Value> = Vec::new();
-    for image in api.store().images().iter().filter(unused) {
-        // One that got a container in the meantime stays: the store refuses it.
-        let users = api.engine().image_users(&image.id);
-        match api.store().remove_image(image.id.as_str(), true, &users).await {
-            Ok(removals) => deleted.extend(removals.iter().map(|removal| match removal {
-                Removal::Untagged(name) => json!({"Untagged": name}),
-                Removal::Deleted(id) => json!({"Deleted": id}),
-            })),
-            Err(error) => tracing::warn!("prune: image {}: {error}", image.id),
-        }
-    }
-    let after = layers(&api);
-    let freed: u64 =
-        before.iter().filter(|(layer, _)| !after.contains_key(*layer)).map(|(_, bytes)| bytes).sum();
+    let scope = if only_dangling { PruneScope::Dangling } else { PruneScope::Unused };
+    let pruned = api
+        .store()
+        .prune_images(scope, |image| selection.admits(image), |image| api.engine().image_users(image))
+        .await?;
+    let deleted: Vec<Value> = pruned
+        .removals
+        .iter()
+        .map(|removal| match removal {
+            Removal::Untagged(name) => json!({"Untagged": name}),
+            Removal::Deleted(id) => {
+                emit(&api, "delete", id, id);
+                json!({"Deleted": id})
+            }
+        })
+        .collect();
     Ok(reply::ok(&json!({
         "ImagesDeleted": if deleted.is_empty() { Value::Null } else { json!(deleted) },
-        "SpaceReclaimed": freed,
+        "SpaceReclaimed": pruned.reclaimed_bytes,
     })))
-}
-
-/// Layers of all images, with their sizes in bytes.
-fn layers(api: &Api) -> HashMap<Digest, u64> {
-    let images = api.store().images();
-    let distinct: HashSet<&Digest> = images.iter().flat_map(|image| image.layers()).collect();
-    distinct
-        .into_iter()
-        .map(|layer| (layer.clone(), api.store().layer_size_bytes(layer).unwrap_or(0)))
-        .collect()
 }
 
 /// `GET /system/df`

@@ -337,8 +337,8 @@ async fn tag(api: &Api, name: &str, params: &Params) -> Answer {
         None => repository.to_owned(),
     };
     api.store().tag(name, &target).await?;
-    if let Ok(image) = api.store().image(&target) {
-        emit(api, "tag", image.id.as_str(), &target);
+    if let (Ok(image), Ok(name)) = (api.store().image(&target), storage::Reference::parse(&target)) {
+        emit(api, "tag", image.id.as_str(), &name.or_latest().familiar());
     }
     Ok(reply::empty(StatusCode::CREATED))
 }
