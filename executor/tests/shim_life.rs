@@ -269,3 +269,28 @@ async fn exec_codes_and_signals() {
     assert!(matches!(code, Ok(137) | Err(ShimError::Gone)), "{code:?}");
     bed.forget(&shim).await;
 }
+
+#[tokio::test]
+async fn a_paused_container_is_served_and_starts_nothing() {
+    let bed = Bed::new("paused");
+    let script = "while read x; do echo got $x; done";
+    let (_, shim) = bed.shims.start(bed.script(script)).await.unwrap();
+    let group = executor::cgroup::Cgroup::new(Bed::cgroup(shim.id()));
+    group.freeze().unwrap();
+    let error = shim.exec("a", exec_input("true"), None, None).await.unwrap_err();
+    assert!(error.to_string().contains("is paused"), "{error}");
+    let mut client = attach(&shim, ALL).await;
+    tokio::io::AsyncWriteExt::write_all(&mut client, b"one\n").await.unwrap();
+    tokio::io::AsyncWriteExt::shutdown(&mut client).await.unwrap();
+    let waiting = tokio::time::timeout(Duration::from_millis(100), shim.wait()).await;
+    assert!(waiting.is_err(), "it ended while it was paused");
+    group.thaw().unwrap();
+    assert_eq!(demultiplex(&read_all(&mut client).await).0, b"got one\n");
+    soon(shim.wait()).await.unwrap();
+    bed.forget(&shim).await;
+    // Forgetting a paused one ends it all the same.
+    let (init, shim) = bed.shims.start(bed.script("sleep 1000")).await.unwrap();
+    executor::cgroup::Cgroup::new(Bed::cgroup(shim.id())).freeze().unwrap();
+    bed.forget(&shim).await;
+    assert!(!lives(init.pid));
+}

@@ -102,6 +102,15 @@ impl Cgroup {
         self.set_frozen(false)
     }
 
+    /// Whether the group is frozen, or about to be.
+    pub fn is_frozen(&self) -> io::Result<bool> {
+        let directory = self.directory("freezer")?;
+        if Hierarchies::host().is_v2() {
+            return Ok(std::fs::read_to_string(directory.join("cgroup.freeze"))?.trim() == "1");
+        }
+        Ok(std::fs::read_to_string(directory.join("freezer.state"))?.trim() != "THAWED")
+    }
+
     fn set_frozen(&self, frozen: bool) -> io::Result<()> {
         let directory = self.directory("freezer")?;
         let v2 = Hierarchies::host().is_v2();

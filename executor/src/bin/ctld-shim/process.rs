@@ -284,16 +284,20 @@ impl Process {
 
     /// Takes note of the end, if it has come. Its status is taken from the pidfd, so a reused
     /// process id cannot be meant.
-    pub fn reap(&mut self) -> io::Result<bool> {
-        let status = waitid(
-            WaitId::PidFd(self.launched.pidfd.as_fd()),
-            WaitIdOptions::EXITED | WaitIdOptions::NOHANG,
-        )?;
-        let Some(status) = status else { return Ok(false) };
-        let code = status.exit_status().or_else(|| status.terminating_signal().map(|signal| 128 + signal));
+    pub fn reap(&mut self) {
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
+        let code = match waitid(WaitId::PidFd(self.launched.pidfd.as_fd()), options) {
+            Ok(None) | Err(Errno::INTR) => return,
+            Ok(Some(status)) => {
+                status.exit_status().or_else(|| status.terminating_signal().map(|signal| 128 + signal))
+            }
+            Err(error) => {
+                eprintln!("the status of process {} is lost: {error}", self.launched.pid);
+                None
+            }
+        };
         self.ended = Some((code.unwrap_or(255), SystemTime::now()));
         self.close_input();
-        Ok(true)
     }
 }
 

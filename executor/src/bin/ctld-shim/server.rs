@@ -16,6 +16,7 @@ use executor::shims::{ExitRecord, LogTarget, ProcessId};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use rustix::process::{Resource, getrlimit};
 
 use crate::connection::{Awaited, Connection};
 use crate::process::{Process, streams};
@@ -36,8 +37,8 @@ const QUIET: Duration = Duration::from_millis(100);
 /// So many exit codes of exec'd processes are kept for whoever asks later.
 const KEPT_CODES: usize = 256;
 
-/// More connections than that wait in the socket's queue.
-const MOST_CONNECTIONS: usize = 512;
+/// So many descriptors are left for other things than connections, which wait in the socket's queue.
+const SPARE_FDS: usize = 128;
 
 /// The shim's whole state.
 #[derive(Debug)]
@@ -58,6 +59,8 @@ pub struct Server {
     linger: Option<Instant>,
     /// Something was done since memory was last given back.
     stirred: bool,
+    /// Open descriptors that the process may have.
+    most_fds: usize,
     buffer: Box<[u8]>,
 }
 
@@ -107,6 +110,9 @@ impl Server {
             exit: None,
             linger: None,
             stirred: true,
+            most_fds: getrlimit(Resource::Nofile)
+                .current
+                .map_or(usize::MAX, |most| most.try_into().unwrap_or(usize::MAX)),
             buffer: vec![0; PIECE_BYTES].into(),
         };
         for (fd, streams) in fds.into_iter().zip(attach) {
@@ -126,7 +132,7 @@ impl Server {
                 executor::sys::memory::give_back()?;
             }
             for (token, flags) in ready {
-                self.handle(token, flags)?;
+                self.handle(token, flags);
             }
             self.settle();
         }
@@ -141,6 +147,9 @@ impl Server {
     }
 
     fn wait(&self) -> io::Result<Vec<(Token, PollFlags)>> {
+        // At most five descriptors a process: its pidfd, its terminal or three pipes.
+        let open_fds = self.processes.iter().map(|process| 5 + process.clients.len()).sum::<usize>()
+            + self.connections.len();
         let mut tokens = vec![];
         let mut fds = vec![];
         let mut add = |token, fd, flags| {
@@ -176,7 +185,7 @@ impl Server {
                 add(Token::Connection(number), connection.fd(), flags);
             }
         }
-        if self.connections.len() < MOST_CONNECTIONS {
+        if open_fds + SPARE_FDS < self.most_fds {
             add(Token::Listener, self.listener.as_fd(), PollFlags::IN);
         }
         let patience =
@@ -195,7 +204,7 @@ impl Server {
         Ok(ready.filter(|(_, flags)| !flags.is_empty()).collect())
     }
 
-    fn handle(&mut self, token: Token, flags: PollFlags) -> io::Result<()> {
+    fn handle(&mut self, token: Token, flags: PollFlags) {
         let Self { processes, log, buffer, .. } = self;
         match token {
             Token::Output(number, stream) => {
@@ -221,16 +230,13 @@ impl Server {
                     process.clients[index].hang_up();
                 }
             }
-            Token::End(number) => {
-                processes[number].reap()?;
-            }
+            Token::End(number) => processes[number].reap(),
             Token::Listener => {
                 self.stirred = true;
                 self.accept();
             }
             Token::Connection(number) => self.serve(number, flags),
         }
-        Ok(())
     }
 
     fn accept(&mut self) {
@@ -337,6 +343,10 @@ impl Server {
         }
         if self.process(Some(&exec_id)).is_some() {
             return Err(format!("an exec with id {exec_id} runs already"));
+        }
+        // A new process would freeze half-way, and the shim would wait for it, deaf to all others.
+        if Cgroup::new(&self.cgroup_path).is_frozen().unwrap_or(false) {
+            return Err("the container is paused, unpause it before exec".to_owned());
         }
         let record = records::start_record().map_err(|error| error.to_string())?;
         let open_stdin = client.as_ref().is_some_and(|(_, streams)| streams.stdin);
