@@ -139,6 +139,16 @@ fn cgroup(linux: &Linux) -> Result<Setup, SpecError> {
     }
     let (mut limits, mut devices) = (vec![], vec![]);
     if let Some(resources) = linux.resources() {
+        if let Some(io) = resources.block_io() {
+            refuse(io.leaf_weight().is_some(), "linux.resources.blockIO.leafWeight")?;
+            refuse(
+                io.weight_device().as_ref().is_some_and(|d| !d.is_empty()),
+                "linux.resources.blockIO.weightDevice",
+            )?;
+        }
+        if let Some(memory) = resources.memory() {
+            refuse(memory.kernel().is_some(), "linux.resources.memory.kernel")?;
+        }
         limits = settings::settings(resources, Hierarchies::host().is_v2())?;
         devices = settings::device_rules(resources.devices().as_deref().unwrap_or_default());
     }
@@ -228,4 +238,52 @@ fn confinement(process: &Process, linux: &Linux) -> Result<Confinement, SpecErro
         rlimits,
         oom_score_adj: process.oom_score_adj().unwrap_or(0),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spec::{SpecInput, build};
+
+    fn planned(change: impl FnOnce(&mut serde_json::Value)) -> Result<Plan, String> {
+        let input = SpecInput {
+            args: vec!["true".into()],
+            cgroup_path: "/ctl/x".into(),
+            hostname: Some("h".into()),
+            ..Default::default()
+        };
+        let mut json = serde_json::to_value(build(&input).unwrap()).unwrap();
+        change(&mut json);
+        let spec: Spec = serde_json::from_value(json).unwrap();
+        let root = RootSource::Directory("/root-of-it".into());
+        Plan::new(&spec, &root, &Extras::default()).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_plan_survives_its_journey() {
+        let plan = planned(|_| {}).unwrap();
+        let json = serde_json::to_string(&plan).unwrap();
+        let again: Plan = serde_json::from_str(&json).unwrap();
+        assert_eq!(serde_json::to_string(&again).unwrap(), json);
+        assert_eq!(plan.hostname.as_deref(), Some("h"));
+        assert!(plan.namespaces.new_cgroup && plan.confinement.seccomp.is_some());
+    }
+
+    #[test]
+    fn what_is_not_supported_is_refused_by_name() {
+        let refused = |path: &str, value: serde_json::Value| {
+            planned(|json| *json.pointer_mut(path).expect("the parent is there") = value).unwrap_err()
+        };
+        let namespaces = serde_json::json!([{"type": "mount"}, {"type": "user"}]);
+        assert_eq!(refused("/linux/namespaces", namespaces), "a user namespace is not supported");
+        assert_eq!(
+            refused("/linux/namespaces", serde_json::json!([])),
+            "a container needs a mount namespace of its own"
+        );
+        assert_eq!(refused("/linux/cgroupsPath", "/../x".into()), "invalid cgroup path: \"/../x\"");
+        let hooks = planned(|json| json["hooks"] = serde_json::json!({"prestart": [{"path": "/bin/true"}]}));
+        assert_eq!(hooks.unwrap_err(), "hooks is not supported");
+        let label = planned(|json| json["process"]["apparmorProfile"] = "strict".into());
+        assert_eq!(label.unwrap_err(), "process.apparmorProfile is not supported");
+    }
 }
