@@ -223,6 +223,9 @@ impl Index {
     }
 }
 
+/// Id, digest of the manifest, parent, Unix seconds of the last name given.
+type ImageRow = (String, Option<String>, Option<String>, Option<i64>);
+
 /// The published index. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Images {
@@ -234,10 +237,9 @@ pub(crate) struct Images {
 impl Images {
     /// Reads all images. One whose configuration is lost is reported and left out.
     pub async fn load(db: &Database, blobs: &Blobs, layers: &Layers) -> Result<Self, StoreError> {
-        let rows: Vec<(String, Option<String>, Option<String>, Option<i64>)> =
-            sqlx::query_as("SELECT id, manifest_digest, parent, tagged_at FROM images")
-                .fetch_all(db.state())
-                .await?;
+        let rows: Vec<ImageRow> = sqlx::query_as("SELECT id, manifest_digest, parent, tagged_at FROM images")
+            .fetch_all(db.state())
+            .await?;
         let mut names = grouped(db, "SELECT image, name FROM image_names ORDER BY name").await?;
         let mut digests = grouped(db, "SELECT image, name FROM image_digests ORDER BY name").await?;
         let mut documents: HashMap<String, Vec<Document>> = HashMap::new();

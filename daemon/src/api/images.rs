@@ -27,9 +27,10 @@ fn split<'a>(rest: &'a str, suffixes: &[&'static str]) -> Option<(&'a str, &'sta
 
 /// `GET /images/{name}/…`
 pub async fn get(state: State<Api>, Path(rest): Path<String>, version: ApiVersion, params: Params) -> Answer {
-    match split(&rest, &["json", "history", "get"]) {
+    match split(&rest, &["json", "history", "get", "verify"]) {
         Some((name, "json")) => inspect(&state.0, name, version, &params),
         Some((name, "history")) => history(&state.0, name),
+        Some((name, "verify")) => verify(&state.0, name).await,
         Some((name, "get")) => archives::save_one(&state.0, name, &params).await,
         _ => Err(super::not_found().await),
     }
@@ -341,6 +342,21 @@ async fn tag(api: &Api, name: &str, params: &Params) -> Answer {
         emit(api, "tag", image.id.as_str(), &name.or_latest().familiar());
     }
     Ok(reply::empty(StatusCode::CREATED))
+}
+
+/// `GET /images/{name}/verify`, an addition to Docker's API: hashes an image anew. A damaged document
+/// comes in the list like a damaged layer.
+async fn verify(api: &Api, name: &str) -> Answer {
+    let image = api.store().image(name)?;
+    let damages = api.store().verify_image(image.id.as_str()).await?;
+    let documents = damages.iter().filter(|damage| !damage.is_layer);
+    let documents = documents.map(|damage| json!({"DiffId": damage.digest.as_str(), "Error": damage.why}));
+    let layers = image.layers().iter().map(|layer| {
+        let damage = damages.iter().find(|damage| damage.is_layer && damage.digest == *layer);
+        json!({"DiffId": layer.as_str(), "Error": damage.map(|damage| &damage.why)})
+    });
+    let all: Vec<Value> = documents.chain(layers).collect();
+    Ok(reply::ok(&json!({"Id": image.id.as_str(), "Layers": all})))
 }
 
 /// Tells the event bus of an image.

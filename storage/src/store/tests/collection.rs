@@ -127,10 +127,7 @@ async fn the_budget_evicts_what_was_used_least_recently() {
     let large = |c: &str| c.repeat(400_000);
     let first = image(&store, &[&large("a")], &["first"]).await;
     let second = image(&store, &[&large("b")], &["second"]).await;
-    let mut used = store.inner.used.lock().unwrap();
-    used.insert(first.id.clone(), 2);
-    used.insert(second.id.clone(), 1);
-    drop(used);
+    store.inner.used.lock().unwrap().extend([(first.id.clone(), 2), (second.id.clone(), 1)]);
     image(&store, &[&large("c")], &["third"]).await;
     let names: Vec<String> = store.images().iter().flat_map(|i| i.tags.clone()).collect();
     assert!(names.contains(&"first:latest".into()) && names.contains(&"third:latest".into()), "{names:?}");
