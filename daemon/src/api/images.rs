@@ -16,7 +16,7 @@ use storage::{Image, Removal};
 use super::error::{Answer, Failure};
 use super::glob::Pattern;
 use super::request::{ApiVersion, Params};
-use super::{Api, archives, others, reply};
+use super::{Api, archives, registries, reply};
 
 /// Splits `a/b/json` into the image's name and what is wanted of it.
 fn split<'a>(rest: &'a str, suffixes: &[&'static str]) -> Option<(&'a str, &'static str)> {
@@ -45,7 +45,7 @@ pub async fn post(
 ) -> Answer {
     match split(&rest, &["tag", "push"]) {
         Some((name, "tag")) => tag(&state.0, name, &params).await,
-        Some((name, "push")) => others::push(&state.0, name, &params, request.headers()).await,
+        Some((name, "push")) => registries::push(&state.0, name, &params, request.headers()).await,
         _ => Err(super::not_found().await),
     }
 }

@@ -19,6 +19,7 @@ mod images;
 mod logs;
 mod others;
 mod pull;
+mod registries;
 mod reply;
 mod request;
 mod system;
@@ -215,7 +216,7 @@ fn router(api: Api) -> Router {
         .route("/images/json", get(images::list))
         .route("/images/create", post(pull::create))
         .route("/images/prune", post(archives::prune))
-        .route("/images/search", get(others::search))
+        .route("/images/search", get(registries::search))
         .route("/images/get", get(archives::save))
         .route("/images/load", post(archives::load))
         .route("/images/{*rest}", get(images::get).post(images::post).delete(images::delete))
@@ -225,7 +226,7 @@ fn router(api: Api) -> Router {
         .route("/version", get(system::version))
         .route("/info", get(system::info))
         .route("/events", get(system::events))
-        .route("/auth", post(others::auth))
+        .route("/auth", post(registries::auth))
         .route("/system/df", get(archives::disk_usage));
     Router::new()
         .merge(containers)

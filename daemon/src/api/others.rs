@@ -5,7 +5,6 @@ use axum::Router;
 use axum::extract::{Path, State};
 use axum::response::Response;
 use axum::routing::{any, get};
-use http::HeaderMap;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -32,24 +31,9 @@ pub async fn archive() -> Answer {
     unsupported("copying files to and from containers")
 }
 
-/// `GET /images/search`
-pub async fn search() -> Answer {
-    unsupported("search")
-}
-
-/// `POST /images/{name}/push`
-pub async fn push(_api: &Api, _name: &str, _params: &Params, _headers: &HeaderMap) -> Answer {
-    unsupported("push")
-}
-
 /// `GET /distribution/{name}/json`
 pub async fn distribution() -> Answer {
     unsupported("looking an image up in its registry")
-}
-
-/// `POST /auth`
-pub async fn auth() -> Answer {
-    unsupported("login")
 }
 
 /// The rest.

@@ -14,7 +14,7 @@ use futures_util::Stream;
 use futures_util::future::BoxFuture;
 use http::Request;
 use serde_json::{Value, json};
-use storage::{Progress, PullRequest};
+use storage::{Progress, PullRequest, Reference};
 use tokio::sync::mpsc;
 
 use super::error::{Answer, Failure};
@@ -40,6 +40,9 @@ pub async fn create(State(api): State<Api>, params: Params, request: Request<Bod
         Some(tag) => format!("{image}:{tag}"),
         None => image.to_owned(),
     };
+    // Clients that want `latest` say so.
+    let all_tags =
+        Reference::parse(&reference).is_ok_and(|name| name.tag().is_none() && name.digest().is_none());
     let pull = PullRequest {
         reference: reference.clone(),
         platform: params.text("platform"),
@@ -47,9 +50,12 @@ pub async fn create(State(api): State<Api>, params: Params, request: Request<Bod
     };
     let (sink, messages) = mpsc::channel(WAITING);
     let work = async move {
-        let pulled = api.store().pull(pull, sink).await?;
+        if all_tags {
+            drop(api.store().pull_all_tags(pull, sink).await?);
+        } else {
+            drop(api.store().pull(pull, sink).await?);
+        }
         images::emit(&api, "pull", &reference, &reference);
-        drop(pulled);
         Ok(vec![])
     };
     Work::new(Box::pin(work), messages).answer().await
