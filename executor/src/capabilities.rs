@@ -49,7 +49,7 @@ pub const NAMES: [&str; 41] = [
     "CHECKPOINT_RESTORE",
 ];
 
-/// CAP_SETPCAP's number, needed to change the bounding set.
+/// CAP_SYS_ADMIN's number: loading a filter without no_new_privs takes it.
 pub const SYS_ADMIN: u32 = 21;
 
 /// What Docker gives a container that asks for nothing.

@@ -11,8 +11,8 @@ use crate::common::{Canary, Container};
 
 fn replace_with_link(container: &Container, path: &str, target: &Path) {
     let place = container.image(path);
-    fs::create_dir_all(place.parent().expect("a parent")).unwrap();
-    symlink(target, place).unwrap();
+    fs::create_dir_all(place.parent().expect("a parent")).expect("mkdir");
+    symlink(target, place).expect("symlink");
 }
 
 /// CVE-2026-41579 and its kin: the image's `/dev`, `/proc`, `/sys` are links.
