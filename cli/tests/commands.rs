@@ -236,6 +236,17 @@ fn loading_sends_the_archive() {
 }
 
 #[test]
+fn a_refusal_is_heard_although_the_upload_breaks() {
+    let fake = Fake::start(|_| json(200, ""));
+    let path = fake.directory().join("in.tar");
+    std::fs::write(&path, vec![0; 4 << 20]).unwrap();
+    for _ in 0..20 {
+        let output = fake.ctl(&["import", &path.display().to_string()]);
+        assert_eq!(stderr(&output), "Error response from daemon: not here\n");
+    }
+}
+
+#[test]
 fn credentials_are_kept_and_sent_to_their_registry_only() {
     let fake = Fake::start(|request| match request.line.split('?').next().unwrap_or_default() {
         "POST /auth" => json(200, r#"{"Status": "Login Succeeded"}"#),

@@ -122,6 +122,12 @@ fn serve(
             let Some((name, value)) = header.trim_end().split_once(": ") else { break };
             headers.insert(name.to_lowercase(), value.to_owned());
         }
+        if line.contains("fromSrc=-") {
+            // An upload that is not wanted: answered and closed with the body unread.
+            let body = r#"{"message": "not here"}"#;
+            write!(writer, "HTTP/1.1 501 X\r\nContent-Length: {}\r\n\r\n{body}", body.len())?;
+            return Ok(());
+        }
         let mut body = Vec::new();
         if let Some(length) = headers.get("content-length").and_then(|length| length.parse().ok()) {
             body.resize(length, 0);

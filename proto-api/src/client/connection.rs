@@ -10,6 +10,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 
 use super::request::Body;
+use super::socket::Socket;
 use super::{Error, Request};
 use crate::API_VERSION;
 
@@ -143,7 +144,7 @@ impl Client {
         let stream = UnixStream::connect(socket)
             .await
             .map_err(|source| Error::Connect { socket: socket.to_owned(), source })?;
-        let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+        let (sender, connection) = http1::handshake(TokioIo::new(Socket(stream))).await?;
         tokio::spawn(async move {
             // A broken connection shows in the request that used it.
             connection.with_upgrades().await.ok();

@@ -18,6 +18,7 @@ mod encode;
 mod hijack;
 mod request;
 mod response;
+mod socket;
 
 use std::path::PathBuf;
 

@@ -9,9 +9,9 @@ use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
-use tokio::net::UnixStream;
 
 use super::connection::Connection;
+use super::socket::Socket;
 use super::{Client, Error, Hijacked};
 
 /// An answer that is not an error. Its connection is used again once the body was read to the end.
@@ -81,9 +81,9 @@ impl Response {
         let content_type = self.header(CONTENT_TYPE).map(str::to_owned);
         let upgraded = hyper::upgrade::on(self.answer).await?;
         let parts = upgraded
-            .downcast::<TokioIo<UnixStream>>()
+            .downcast::<TokioIo<Socket>>()
             .map_err(|_| std::io::Error::other("the upgraded connection is not a Unix socket"))?;
-        Ok(Hijacked::new(parts.io.into_inner(), parts.read_buf, content_type))
+        Ok(Hijacked::new(parts.io.into_inner().0, parts.read_buf, content_type))
     }
 }
 
