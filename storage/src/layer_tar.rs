@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, BufReader, Read};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
@@ -49,6 +50,17 @@ impl LayerTar {
         })
     }
 
+    /// Size of a layer's tar in bytes. Reads the recipe through, which is small.
+    pub fn size_bytes(directory: &Path) -> io::Result<u64> {
+        let file = BufReader::new(File::open(directory.join("tar.zst"))?);
+        let mut recipe = RecipeReader::new(zstd::stream::read::Decoder::with_buffer(file)?)?;
+        loop {
+            if let Record::End { size_bytes, .. } = recipe.next_record()? {
+                return Ok(size_bytes);
+            }
+        }
+    }
+
     fn damaged(&self, why: &str) -> io::Error {
         let text = format!("layer {} is damaged: {why}", self.directory.display());
         io::Error::new(io::ErrorKind::InvalidData, text)
@@ -75,12 +87,32 @@ impl LayerTar {
     }
 }
 
+/// How often a lookup is tried again before it is an error.
+const MAX_TRIES: usize = 10_000;
+
+/// `openat2`. The kernel gives `EAGAIN` for a path with `..` while anything on the machine is renamed: it
+/// is tried again.
+pub fn open_in(
+    root: impl AsFd,
+    path: &[u8],
+    flags: OFlags,
+    resolve: ResolveFlags,
+) -> rustix::io::Result<OwnedFd> {
+    for _ in 0..MAX_TRIES {
+        match rustix::fs::openat2(&root, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve) {
+            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {}
+            other => return other,
+        }
+    }
+    Err(rustix::io::Errno::AGAIN)
+}
+
 /// Opens the content that a recipe names. Symbolic links are followed inside the tree, as they were
 /// when it was made.
 pub fn open_content(root: &File, path: &[u8]) -> io::Result<File> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    let file = File::from(rustix::fs::openat2(root, path, flags, Mode::empty(), resolve)?);
+    let file = File::from(open_in(root, path, flags, resolve)?);
     if !file.metadata()?.is_file() {
         return Err(io::Error::other("not a regular file"));
     }

@@ -50,6 +50,7 @@ mod trash;
 pub mod unpack;
 mod usage;
 
+pub use archive::{ArchiveError, ArchiveStream, CommitRequest, ImportOptions, Loaded, tree_tar};
 pub use check::Finding;
 pub use digest::Digest;
 pub use error::{LookupError, RemoveError, StoreError};

@@ -11,12 +11,20 @@
 //! What comes from outside is only ever parsed in the unpack worker; what it left behind is opened over
 //! directory descriptors.
 
-mod facade;
+mod changes;
+mod channel;
+mod commit;
+mod import;
+mod load;
+mod oci;
+mod save;
+mod tree;
+mod writer;
 
 use std::io;
 
 use bytes::Bytes;
-pub use facade::tree_tar;
+pub use tree::tree_tar;
 
 use crate::{LookupError, StoreError};
 
@@ -41,6 +49,18 @@ pub enum ArchiveError {
     /// 500.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+impl From<crate::unpack::UnpackError> for ArchiveError {
+    fn from(error: crate::unpack::UnpackError) -> Self {
+        use crate::unpack::UnpackError;
+        let text = error.to_string();
+        match error {
+            UnpackError::Corrupt(_) => Self::Invalid(text),
+            UnpackError::OverBudget(_) => Self::OverBudget(text),
+            UnpackError::Local(_) => Self::Local(text),
+        }
+    }
 }
 
 /// What a load brought.

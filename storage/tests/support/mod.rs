@@ -1,7 +1,5 @@
 //! Helpers of the unpack tests: archives by hand, a worker, a look at the result.
 
-#![expect(dead_code, reason = "each test file uses a part")]
-
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 

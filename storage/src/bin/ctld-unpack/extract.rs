@@ -7,6 +7,7 @@ use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, XattrFlags};
 use rustix::io::Errno;
+use storage::layer_tar::open_in;
 use storage::tar::{Entry, Kind, Segment, TarReader, shown};
 
 use crate::failure::Failure;
@@ -176,7 +177,7 @@ impl Tree {
         let path = if path.is_empty() { b"." } else { path };
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-        rustix::fs::openat2(self.root(), path, flags, Mode::empty(), resolve)
+        open_in(self.root(), path, flags, resolve)
     }
 
     /// `.wh.x` hides `x` of the layers below, `.wh..wh..opq` all that its directory has there. Other names

@@ -130,7 +130,7 @@ fn rewrite(root: &OwnedFd, inodes: &[u64]) -> io::Result<()> {
     let root = File::from(root.try_clone()?);
     let old = BufReader::new(File::open("tar.zst")?);
     let mut reader = RecipeReader::new(zstd::stream::read::Decoder::with_buffer(old)?)?;
-    let new = BufWriter::new(File::create_new("tar.zst.new")?);
+    let new = BufWriter::new(crate::unpack::create_private("tar.zst.new")?);
     let mut writer = RecipeWriter::new(zstd::stream::write::Encoder::new(new, crate::unpack::RECIPE_LEVEL)?)?;
     let mut inodes = inodes.iter();
     let mut buffer = vec![0; 64 << 10];

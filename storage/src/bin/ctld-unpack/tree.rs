@@ -10,6 +10,7 @@ use std::rc::Rc;
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps, XattrFlags};
 use rustix::io::Errno;
+use storage::layer_tar::open_in;
 use storage::tar::{Entry, Time};
 
 use crate::failure::Failure;
@@ -100,7 +101,7 @@ impl Tree {
 
     fn open(&self, path: &[u8], flags: OFlags) -> rustix::io::Result<OwnedFd> {
         let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-        rustix::fs::openat2(&self.root, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve)
+        open_in(&self.root, path, flags, resolve)
     }
 
     /// A directory for use as the parent of an entry (an `O_PATH` descriptor); made with its parents
@@ -119,8 +120,7 @@ impl Tree {
         let flags = OFlags::PATH | OFlags::DIRECTORY;
         let straight = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
         self.through_link = false;
-        let fd = match rustix::fs::openat2(&self.root, path, flags | OFlags::CLOEXEC, Mode::empty(), straight)
-        {
+        let fd = match open_in(&self.root, path, flags, straight) {
             Err(Errno::NOENT | Errno::NOTDIR) => {
                 self.make_parents(path)?;
                 self.open(path, flags)

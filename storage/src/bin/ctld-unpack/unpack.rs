@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, BufWriter};
+use std::os::unix::fs::OpenOptionsExt as _;
 
 use sha2::digest::Output;
 use storage::recipe::RecipeWriter;
@@ -57,8 +58,13 @@ fn digest(sha256: &[u8; 32]) -> String {
 }
 
 fn create_recipe() -> io::Result<Recipe> {
-    let file = BufWriter::new(File::create_new("tar.zst")?);
+    let file = BufWriter::new(create_private("tar.zst")?);
     RecipeWriter::new(zstd::stream::write::Encoder::new(file, RECIPE_LEVEL)?)
+}
+
+/// A new file of our own: the umask is off, for the layer's files.
+pub fn create_private(path: &str) -> io::Result<File> {
+    File::options().write(true).create_new(true).mode(0o600).open(path)
 }
 
 fn recipe_failed(error: io::Error) -> Failure {
