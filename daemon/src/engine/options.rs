@@ -180,3 +180,15 @@ pub struct CommitOptions {
     /// Dockerfile instructions that change the configuration.
     pub changes: Vec<String>,
 }
+
+impl std::fmt::Debug for Logs {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Logs").field("tty", &self.tty).finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for Attach {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Attach").field("tty", &self.tty).field("stream", &self.stream).finish_non_exhaustive()
+    }
+}
