@@ -212,6 +212,12 @@ impl Actor {
                 }
                 self.announce(&before);
                 self.publish();
+                if self.state.is_running() && !before.is_running() {
+                    // The client need not wait for the row: after a crash the shim itself is found.
+                    for reply in self.starters.drain(..) {
+                        answer(reply, Ok(()));
+                    }
+                }
                 for effect in effects {
                     self.effect(effect).await;
                 }
@@ -407,18 +413,15 @@ impl Actor {
             Report::Started(Ok((init, task))) => {
                 self.watch(Some(task.clone()));
                 self.task = Some(task);
-                // The client need not wait for the row: after a crash the shim itself is found.
-                for reply in self.starters.drain(..) {
-                    answer(reply, Ok(()));
-                }
                 self.event(Event::Started { init, at: SystemTime::now() }).await;
             }
             Report::Started(Err(error)) => {
                 let failure = failure(&error);
-                for reply in self.starters.drain(..) {
+                let starters = std::mem::take(&mut self.starters);
+                self.event(Event::StartFailed(failure.clone())).await;
+                for reply in starters {
                     answer(reply, Err(launch_error(&failure, &error)));
                 }
-                self.event(Event::StartFailed(failure)).await;
             }
             Report::Ended(record) => self.event(Event::Ended(record)).await,
             Report::Lost(error) => self.event(Event::Lost { error, at: SystemTime::now() }).await,
@@ -455,10 +458,10 @@ impl Actor {
             let what = if freeze { "pause" } else { "unpause" };
             format!("cannot {what} container {}: {error}", self.id)
         });
+        self.event(if freeze { Event::Frozen(done) } else { Event::Thawed(done) }).await;
         for reply in self.pausers.drain(..) {
             answer(reply, text.clone().map_or(Ok(()), |text| Err(Error::Internal(text))));
         }
-        self.event(if freeze { Event::Frozen(done) } else { Event::Thawed(done) }).await;
     }
 
     /// The container is no more.

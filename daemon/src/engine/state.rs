@@ -587,10 +587,12 @@ impl State {
                     flags.error.clone_from(&failure.message);
                 }
             }
-            Self::Starting { previous, .. } => {
+            Self::Starting { previous, restarts } => {
                 if let Some(exit) = previous {
                     over(exit);
-                    flags.status = Status::EXITED;
+                    flags.restarting = *restarts > 0;
+                    flags.running = flags.restarting;
+                    flags.status = if flags.restarting { Status::RESTARTING } else { Status::EXITED };
                 }
             }
             Self::Running(run) => {
@@ -733,7 +735,8 @@ mod tests {
                 match step(state.clone(), event.clone(), policy) {
                     Ok((after, effects)) => {
                         let launches = effects.contains(&Effect::Launch);
-                        prop_assert_eq!(launches, matches!(after, State::Starting { .. }));
+                        let starting = |state: &State| matches!(state, State::Starting { .. });
+                        prop_assert_eq!(launches, starting(&after) && !starting(&state));
                         if effects.contains(&Effect::Remove) {
                             removing = true;
                         }

@@ -59,6 +59,21 @@ impl Fake {
         container.exit.send_replace(Some(record));
     }
 
+    /// Leaves the trace of a container that has ended, as a shim does when no daemon is there.
+    pub fn plant(&self, id: &str, code: i32) {
+        let record = ExitRecord { code, oom_killed: false, at: SystemTime::now() };
+        let container = Container {
+            init: ProcessId { boot_id: "boot".into(), pid: 1, start_ticks: 1 },
+            spec: SpecInput::default(),
+            exit: watch::Sender::new(Some(record)),
+            signals: vec![],
+            frozen: false,
+            clients: vec![],
+            execs: HashMap::new(),
+        };
+        self.lock().containers.insert(id.to_owned(), container);
+    }
+
     /// Makes a container's shim vanish without a record.
     pub fn lose(&self, id: &str) {
         self.lock().containers.remove(id);

@@ -73,6 +73,28 @@ impl World {
         engine(&self.store, &self.fake).await
     }
 
+    async fn until(&self, what: &str, done: impl Fn() -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !done() {
+            assert!(Instant::now() < deadline, "{what}");
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+
+    /// Waits until a container's state in the database holds a word, and gives it.
+    async fn row(&self, id: &str, word: &str) -> String {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        loop {
+            let rows = self.store.containers().await.expect("rows");
+            let state = rows.into_iter().find(|row| row.id == id).expect("the row").state;
+            if state.contains(word) {
+                return state;
+            }
+            assert!(Instant::now() < deadline, "{word} never came: {state}");
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+
     fn body(&self, cmd: &[&str]) -> ContainerCreateBody {
         let cmd = cmd.iter().map(|word| (*word).to_owned()).collect();
         ContainerCreateBody { image: Some(self.image.clone()), cmd: Some(cmd), ..Default::default() }
@@ -138,7 +160,7 @@ async fn a_container_from_create_to_remove() {
         )
     );
     engine.stop("web", None, None).await.unwrap();
-    assert_eq!(world.fake.signals(&id), Vec::<i32>::new(), "the run's trace is cleared away");
+    world.until("the run's trace is cleared away", || world.fake.traces().is_empty()).await;
     let inspected = engine.inspect("web", false).await.unwrap();
     let state = inspected.state.unwrap();
     assert_eq!((state.status, state.exit_code), (Some(Status::EXITED), Some(143)));
@@ -384,10 +406,12 @@ async fn after_a_crash_of_the_daemon_the_truth_is_found() {
     let world = World::new().await;
     let alive = world.run("alive", &["sleep"]).await;
     let lost = world.run("lost", &["sleep"]).await;
+    world.row(&lost, "Running").await;
     // A start whose row was never written: the runtime has it, the database says "created".
     let host = HostConfig { auto_remove: Some(true), ..Default::default() };
     let once = world.create("once", &["sleep"], host).await;
     world.engine.start("once", None).await.unwrap();
+    world.row(&once, "Running").await;
     world.store.update_container_state(&once, r#"{"Created":{"failure":null}}"#).await.unwrap();
     // A removal that was cut short.
     let half = world.create("half", &["sleep"], HostConfig::default()).await;
@@ -415,27 +439,25 @@ async fn after_a_crash_of_the_daemon_the_truth_is_found() {
 async fn an_exit_while_the_daemon_was_down_is_taken_before_the_trace_goes() {
     let world = World::new().await;
     let id = world.run("c1", &["sleep"]).await;
-    let row = world.store.containers().await.unwrap().remove(0);
+    let row = world.row(&id, "Running").await;
     world.fake.end(&id, 9);
-    reach(&world.engine, "c1", Status::EXITED).await;
-    // The daemon died before it wrote the exit down, and the shim's record is still there.
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while !world.fake.traces().is_empty() {
-        assert!(Instant::now() < deadline);
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
-    world.engine.start("c1", None).await.unwrap();
-    world.store.update_container_state(&id, &row.state).await.unwrap();
+    world.row(&id, "Exited").await;
+    world.until("the first run is forgotten", || world.fake.traces().is_empty()).await;
+    // Another run, which ended after the daemon did.
+    world.store.update_container_state(&id, &row).await.unwrap();
+    world.fake.plant(&id, 4);
     let fresh = world.another_engine().await;
-    world.fake.end(&id, 4);
     reach(&fresh, "c1", Status::EXITED).await;
     assert_eq!(fresh.inspect("c1", false).await.unwrap().state.unwrap().exit_code, Some(4));
+    world.row(&id, "\"code\":4").await;
+    world.until("the record is gone once the row has it", || world.fake.traces().is_empty()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn unknown_deletes_nothing() {
     let world = World::new().await;
     let id = world.run("c1", &["sleep"]).await;
+    world.row(&id, "Running").await;
     world.fake.set_unknown(true);
     let engine = world.another_engine().await;
     assert_eq!(status(&engine, "c1").await, Status::RUNNING);
