@@ -457,13 +457,17 @@ async fn an_exit_while_the_daemon_was_down_is_taken_before_the_trace_goes() {
 async fn unknown_deletes_nothing() {
     let world = World::new().await;
     let id = world.run("c1", &["sleep"]).await;
-    world.row(&id, "Running").await;
+    let row = world.row(&id, "Running").await;
+    world.fake.end(&id, 9);
+    world.row(&id, "Exited").await;
+    world.until("the first run is forgotten", || world.fake.traces().is_empty()).await;
+    world.store.update_container_state(&id, &row).await.unwrap();
+    world.fake.plant(&id, 6);
     world.fake.set_unknown(true);
     let engine = world.another_engine().await;
     assert_eq!(status(&engine, "c1").await, Status::RUNNING);
     assert_eq!(world.fake.traces(), [id.clone()]);
     world.fake.set_unknown(false);
-    world.fake.end(&id, 6);
     reach(&engine, "c1", Status::EXITED).await;
     assert_eq!(engine.inspect("c1", false).await.unwrap().state.unwrap().exit_code, Some(6));
 }
