@@ -6,6 +6,8 @@
 
 mod actor;
 mod boot;
+mod changes;
+mod commit;
 mod create;
 mod detach;
 mod error;
@@ -361,14 +363,12 @@ impl Engine {
     /// What changed against the image.
     pub async fn changes(&self, name: &str) -> Result<Vec<models::FilesystemChange>, Error> {
         let view = self.view(name)?;
-        not_yet(&format!("diff of container {}", view.id))
+        self.0.changes(&view).await
     }
 
     /// Makes an image of a container.
     pub async fn commit(&self, name: &str, options: CommitOptions) -> Result<ImageId, Error> {
-        let view = self.view(name)?;
-        let what = options.reference.unwrap_or_default();
-        not_yet(&format!("commit of container {} as {what:?}", view.id))
+        detached(commit::commit(self.clone(), name.to_owned(), options)).await
     }
 
     /// Events, kept and live.
@@ -393,8 +393,4 @@ impl Engine {
 
 fn given_signal(signal: Option<String>) -> Result<Option<i32>, Error> {
     signal.filter(|signal| !signal.is_empty()).map(|signal| signals::parse(&signal)).transpose()
-}
-
-fn not_yet<T>(what: &str) -> Result<T, Error> {
-    Err(Error::Unsupported(what.to_owned()))
 }
