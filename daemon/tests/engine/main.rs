@@ -39,6 +39,7 @@ async fn store(dir: &std::path::Path) -> Store {
         parallel_layers: 1,
         keep_blobs: false,
         budget: Default::default(),
+        disk_budget_bytes: None,
     };
     // The lock of an engine that was just dropped goes with its last task.
     let deadline = Instant::now() + Duration::from_secs(20);
