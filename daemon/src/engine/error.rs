@@ -91,7 +91,7 @@ impl Error {
             Self::Unsupported(_) => ErrorKind::Unsupported,
             Self::Conflict(_) => ErrorKind::Conflict,
             Self::NotModified => ErrorKind::NotModified,
-            Self::Launch { exit_code, .. } if matches!(exit_code, 126 | 127) => ErrorKind::BadRequest,
+            Self::Launch { exit_code: 126 | 127, .. } => ErrorKind::BadRequest,
             Self::Launch { .. } | Self::Store(_) | Self::Shim(_) | Self::Io { .. } | Self::Internal(_) => {
                 ErrorKind::Internal
             }

@@ -32,6 +32,9 @@ pub struct Launch {
     pub attach: Vec<Attachment>,
 }
 
+/// Process 1 and the connection to what holds it.
+pub type Started = (ProcessId, Arc<dyn Task>);
+
 /// What became of a container that an earlier daemon started.
 #[derive(Debug)]
 pub enum Sighting {
@@ -56,7 +59,7 @@ pub enum Sighting {
 /// Starts containers and finds them again. The methods on control groups take their path.
 pub trait Runtime: Debug + Send + Sync {
     /// Returns once the program runs; not to be cancelled. After an error nothing is left.
-    fn start(&self, launch: Launch) -> BoxFuture<'_, Result<(ProcessId, Arc<dyn Task>), ShimError>>;
+    fn start(&self, launch: Launch) -> BoxFuture<'_, Result<Started, ShimError>>;
     /// Looks for a container.
     fn find(&self, id: &str, patience: Duration) -> BoxFuture<'_, Sighting>;
     /// Clears away what a container's run left. Idempotent.
@@ -142,7 +145,7 @@ fn blocking<T: Send + 'static>(
 }
 
 impl Runtime for Shims {
-    fn start(&self, launch: Launch) -> BoxFuture<'_, Result<(ProcessId, Arc<dyn Task>), ShimError>> {
+    fn start(&self, launch: Launch) -> BoxFuture<'_, Result<Started, ShimError>> {
         async move {
             let (init, shim) = Shims::start(self, request(launch)?).await?;
             Ok((init, Arc::new(shim) as Arc<dyn Task>))

@@ -94,13 +94,13 @@ fn apply(host: &mut HostConfig, body: ContainerUpdateBody) -> Result<(), Error> 
             *own = Some(new);
         }
     };
-    if memory.is_some_and(|memory| memory != 0) && memory_swap.is_none_or(|swap| swap == 0) {
-        if host.memory_swap.is_some_and(|swap| swap > 0 && memory.is_some_and(|memory| memory > swap)) {
-            return Err(Error::Invalid(
-                "Memory limit should be smaller than already set memoryswap limit, update the memoryswap at the same time"
-                    .into(),
-            ));
-        }
+    let over_swap =
+        host.memory_swap.is_some_and(|swap| swap > 0 && memory.is_some_and(|memory| memory > swap));
+    if over_swap && memory_swap.is_none_or(|swap| swap == 0) {
+        return Err(Error::Invalid(
+            "Memory limit should be smaller than already set memoryswap limit, update the memoryswap at the same time"
+                .into(),
+        ));
     }
     number(&mut host.cpu_shares, cpu_shares);
     number(&mut host.memory, memory);

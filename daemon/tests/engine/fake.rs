@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, SystemTime};
 
-use daemon::engine::runtime::{Launch, NewExec, Runtime, Sighting, Task};
+use daemon::engine::runtime::{Launch, NewExec, Runtime, Sighting, Started, Task};
 use executor::cgroup::Usage;
 use executor::launch::LaunchError;
 use executor::shims::{Attachment, ExecStarted, ExitRecord, LogTarget, ProcessId, ShimError};
@@ -104,7 +104,7 @@ impl Fake {
         self.lock().starts
     }
 
-    fn launch(&self, launch: Launch) -> Result<(ProcessId, Arc<dyn Task>), ShimError> {
+    fn launch(&self, launch: Launch) -> Result<Started, ShimError> {
         let args = launch.spec.args.clone();
         let refuse = |exit_code, message: &str| {
             Err(ShimError::Launch(LaunchError { exit_code, message: message.to_owned() }))
@@ -163,7 +163,7 @@ fn ready<T: Send + 'static>(value: T) -> BoxFuture<'static, T> {
 }
 
 impl Runtime for Fake {
-    fn start(&self, launch: Launch) -> BoxFuture<'_, Result<(ProcessId, Arc<dyn Task>), ShimError>> {
+    fn start(&self, launch: Launch) -> BoxFuture<'_, Result<Started, ShimError>> {
         ready(self.launch(launch))
     }
 

@@ -467,7 +467,7 @@ async fn unknown_deletes_nothing() {
     world.fake.set_unknown(true);
     let engine = world.another_engine().await;
     assert_eq!(status(&engine, "c1").await, Status::RUNNING);
-    assert_eq!(world.fake.traces(), [id.clone()]);
+    assert_eq!(world.fake.traces(), std::slice::from_ref(&id));
     world.fake.set_unknown(false);
     reach(&engine, "c1", Status::EXITED).await;
     assert_eq!(engine.inspect("c1", false).await.unwrap().state.unwrap().exit_code, Some(6));
