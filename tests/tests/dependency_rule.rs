@@ -8,7 +8,7 @@ use cargo_metadata::{DependencyKind, MetadataCommand};
 fn the_crates_depend_on_each_other_in_one_direction_only() {
     let metadata = MetadataCommand::new()
         .manifest_path(tests::workspace().join("Cargo.toml"))
-        .other_options(["--offline".to_owned(), "--locked".to_owned()])
+        .no_deps()
         .exec()
         .expect("cargo metadata works");
     let mut edges: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
