@@ -29,6 +29,8 @@ use crate::server::Watch;
 const PIECE: usize = 32 << 10;
 /// How long a client may take to close its side once the output has ended.
 const LINGER: Duration = Duration::from_secs(2);
+/// How long output waits for the client to read the answer's head.
+const HEAD_PATIENCE: Duration = Duration::from_millis(20);
 /// The first API version that tells framed from raw streams by their content type.
 const FRAMED_TYPE_SINCE: ApiVersion = ApiVersion(42);
 
@@ -75,6 +77,7 @@ pub fn respond(api: &Api, mut request: Request<Body>, version: ApiVersion, sourc
                 let relayed = async {
                     let (client, early) = taken_over(on_upgrade).await?;
                     let watch = Watch::new(&client)?;
+                    answer_is_read(&client).await;
                     let (read, write) = client.into_split();
                     let read = (&early[..]).chain(read);
                     relay(read, write, source, watch.hung_up()).await
@@ -116,6 +119,20 @@ async fn taken_over(on_upgrade: OnUpgrade) -> io::Result<(UnixStream, Bytes)> {
         .downcast::<TokioIo<UnixStream>>()
         .map_err(|_| io::Error::other("the connection is no Unix socket"))?;
     Ok((parts.io.into_inner(), parts.read_buf))
+}
+
+/// Waits, for a moment at most, until the client has read the answer's head. Clients such as
+/// docker-py read the head through a buffer and the stream past it: output that comes in one piece with
+/// the head would be lost to them.
+async fn answer_is_read(client: &UnixStream) {
+    // Mostly it is read at once.
+    tokio::task::yield_now().await;
+    let deadline = tokio::time::Instant::now() + HEAD_PATIENCE;
+    while executor::sys::process::unread_by_peer(client).is_ok_and(|bytes| bytes > 0)
+        && tokio::time::Instant::now() < deadline
+    {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
 }
 
 /// Copies in both directions until the output ends, the detach keys are typed, or the client is gone

@@ -367,6 +367,15 @@ pub fn wait_for_signal(mask: u64) -> io::Result<i32> {
     Ok(signal as i32)
 }
 
+/// How many bytes (with the kernel's overhead) a Unix socket's peer has not read yet.
+pub fn unread_by_peer(socket: impl AsFd) -> io::Result<usize> {
+    let mut bytes: libc::c_int = 0;
+    let fd = socket.as_fd().as_raw_fd();
+    // SAFETY: the kernel writes one int; TIOCOUTQ is SIOCOUTQ's number.
+    check(unsafe { libc::ioctl(fd, libc::TIOCOUTQ, &raw mut bytes) }.into())?;
+    Ok(usize::try_from(bytes).unwrap_or(0))
+}
+
 /// Sends a signal; a negative `pid` is a process group.
 pub fn kill(pid: i32, signal: i32) -> io::Result<()> {
     // SAFETY: plain integers.

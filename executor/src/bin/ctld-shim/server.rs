@@ -291,9 +291,10 @@ impl Server {
                 if let Some((_, code)) = self.codes.iter().find(|(id, _)| *id == exec_id) {
                     return Ok(Answer::ExecExited(*code));
                 }
-                match self.process(Some(&exec_id)) {
-                    Some(_) => return Err(Awaited::Exec(exec_id)),
-                    None => Ok(Answer::Gone),
+                // One that has ended is told of soon: its last output goes first.
+                match self.processes.iter().any(|p| p.exec_id.as_ref() == Some(&exec_id) && !p.told) {
+                    true => return Err(Awaited::Exec(exec_id)),
+                    false => Ok(Answer::Gone),
                 }
             }
             Request::Signal { exec_id, signal } => {
