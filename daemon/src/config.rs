@@ -4,6 +4,7 @@
 //! known is an error that names it, so that a misspelt limit is never silently without effect.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -63,6 +64,8 @@ pub struct FileConfig {
     pub max_concurrent_downloads: Option<usize>,
     /// Keep compressed layers.
     pub keep_blobs: Option<bool>,
+    /// `ADDRESS:PORT` on which the store is served as a read-only registry, without TLS or passwords.
+    pub serve_registry: Option<SocketAddr>,
     /// Bytes of unpacked layers beyond which the least recently used images are evicted.
     pub disk_budget_bytes: Option<u64>,
     /// Hosts that may be spoken to without verified TLS.
@@ -148,6 +151,8 @@ pub struct Config {
     pub max_concurrent_downloads: usize,
     /// Keep compressed layers.
     pub keep_blobs: bool,
+    /// Where the store is served as a read-only registry.
+    pub serve_registry: Option<SocketAddr>,
     /// Bytes of unpacked layers beyond which the least recently used images are evicted.
     pub disk_budget_bytes: Option<u64>,
     /// By host.
@@ -241,6 +246,7 @@ impl Config {
             cgroup_parent: file.cgroup_parent.unwrap_or_else(|| "/ctl".into()),
             max_concurrent_downloads: file.max_concurrent_downloads.unwrap_or(3),
             keep_blobs: file.keep_blobs.unwrap_or(false),
+            serve_registry: file.serve_registry,
             disk_budget_bytes: file.disk_budget_bytes,
             registries,
             budget: Budget {

@@ -10,4 +10,5 @@
 pub mod api;
 pub mod config;
 pub mod engine;
+pub mod registry_server;
 pub mod server;

@@ -9,6 +9,7 @@ use clap::{Args, Parser, Subcommand};
 use daemon::api::{Api, Service};
 use daemon::config::{Config, DEFAULT_SOCKET, FileConfig, Listen, Overrides};
 use daemon::engine::{Engine, EngineOptions};
+use daemon::registry_server;
 use daemon::server::{self, Listener};
 use sd_notify::NotifyState;
 use storage::{Credentials, Store};
@@ -206,6 +207,10 @@ async fn run(
     let listeners = listeners(&config)?;
     let shutdown = CancellationToken::new();
     let tasks = TaskTracker::new();
+    if let Some(address) = config.serve_registry {
+        let listener = registry_server::bind(address).await.with_context(|| format!("registry {address}"))?;
+        tasks.spawn(registry_server::serve(listener, store.clone(), shutdown.clone(), tasks.clone()));
+    }
     let api = Api::new(engine, store.clone(), config, shutdown.clone(), tasks.clone());
     let serving = tokio::spawn(server::serve(listeners, Service::new(api), shutdown.clone(), tasks));
     notify(&[NotifyState::Ready]);
