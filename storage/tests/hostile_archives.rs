@@ -16,7 +16,7 @@ use support::*;
 const MAX_MEMORY_KB: u64 = 256 << 10;
 
 fn message(result: Result<storage::unpack::Unpacked, UnpackError>) -> String {
-    result.unwrap_err().to_string()
+    result.expect_err("the archive is refused").to_string()
 }
 
 #[test]
