@@ -137,7 +137,7 @@ fn groups_below_are_seen_and_removed() {
 
 /// A v2 tree, empty or not.
 fn v2_tree() -> PathBuf {
-    let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
+    let mounts = fs::read_to_string("/proc/self/mounts").expect("procfs is mounted");
     let line = mounts.lines().find(|line| line.split(' ').nth(2) == Some("cgroup2"));
     line.and_then(|line| line.split(' ').nth(1)).expect("a cgroup2 mount (hybrid or unified)").into()
 }

@@ -223,8 +223,13 @@ impl Daemon {
         run(fsck)
     }
 
-    /// Stops the daemon and asserts that its data root has no fault.
+    /// Stops the daemon and asserts that its data root has no fault. What is deleted in the background is
+    /// waited for.
     pub fn clean(&mut self) {
+        eventually("nothing is left that is being deleted", || {
+            let entries = std::fs::read_dir(self.data_root().join("trash")).ok()?;
+            (entries.count() == 0).then_some(())
+        });
         self.stop();
         self.fsck().ok();
     }

@@ -5,9 +5,9 @@ use tests::process::eventually;
 use tests::registry::Registry;
 
 fn pss_kib(pid: u32) -> u64 {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap();
-    let line = text.lines().find_map(|line| line.strip_prefix("Pss:")).unwrap();
-    line.trim().trim_end_matches(" kB").trim().parse().unwrap()
+    let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).expect("the process lives");
+    let line = text.lines().find_map(|line| line.strip_prefix("Pss:")).expect("a line Pss");
+    line.trim().trim_end_matches(" kB").trim().parse().expect("a number")
 }
 
 #[test]
@@ -21,7 +21,7 @@ fn an_idle_daemon_and_a_shim_are_small() {
     let pid = daemon.field("box", "{{.State.Pid}}");
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let shim: u32 =
-        status.lines().find_map(|line| line.strip_prefix("PPid:")).unwrap().trim().parse().unwrap();
+        status.lines().find_map(|line| line.strip_prefix("PPid:")).unwrap().trim().parse().expect("a number");
     eventually("the shim is small", || (pss_kib(shim) <= 1_000).then_some(()));
     // What work needed is given back within seconds of rest.
     eventually("the daemon is small again after work", || (pss_kib(daemon.pid()) <= 15_000).then_some(()));

@@ -56,9 +56,6 @@ pub enum Sighting {
     Unknown(String),
 }
 
-/// Process 1 of a container that runs, and its handle.
-pub type Started = (ProcessId, Arc<dyn Task>);
-
 /// Starts containers and finds them again. The methods on control groups take their path.
 pub trait Runtime: Debug + Send + Sync {
     /// Returns once the program runs; not to be cancelled. After an error nothing is left.
