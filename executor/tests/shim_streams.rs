@@ -158,7 +158,7 @@ async fn a_thousand_clients_leave_nothing_behind() {
     let pid = bed.shim_pid(&shim);
     let visit = async |number: usize| {
         let mut client = attach(&shim, ALL).await;
-        if number % 3 == 0 {
+        if number.is_multiple_of(3) {
             client.write_all(b"x\n").await.unwrap();
             read_until(&mut client, "x\n").await;
         }
