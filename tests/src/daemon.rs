@@ -128,6 +128,14 @@ impl Daemon {
             && answer.ends_with(b"200")
     }
 
+    /// The same data under another configuration; it must not run.
+    pub fn restarted_with(mut self, config: &str) -> Self {
+        assert!(self.child.is_none(), "a running daemon keeps its configuration");
+        config.clone_into(&mut self.config);
+        self.up();
+        self
+    }
+
     /// `kill -9`, and waits for its end.
     pub fn kill9(&mut self) {
         if let Some(mut child) = self.child.take() {

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use axum::body::Body;
-use axum::extract::State;
+use axum::extract::{Path, State};
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use http::{Request, StatusCode};
@@ -32,6 +32,11 @@ fn no_platform(params: &Params, what: &str) -> Result<(), Failure> {
 
 fn tar(mut archive: ArchiveStream) -> axum::response::Response {
     reply::stream("application/x-tar", stream::poll_fn(move |context| archive.poll_recv(context)))
+}
+
+/// `GET /containers/{id}/export`
+pub async fn export(State(api): State<Api>, Path(id): Path<String>) -> Answer {
+    Ok(tar(api.engine().export(&id).await?))
 }
 
 async fn save_names(api: &Api, names: &[String], params: &Params) -> Answer {

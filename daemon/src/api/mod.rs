@@ -205,7 +205,7 @@ fn router(api: Api) -> Router {
         .route("/containers/{id}/attach", post(logs::attach))
         .route("/containers/{id}/attach/ws", get(others::attach_websocket))
         .route("/containers/{id}/changes", get(containers::changes))
-        .route("/containers/{id}/export", get(others::export))
+        .route("/containers/{id}/export", get(archives::export))
         .route("/containers/{id}/archive", any(others::archive))
         .route("/containers/{id}/exec", post(exec::create))
         .route("/exec/{id}/start", post(exec::start))

@@ -21,11 +21,6 @@ pub async fn attach_websocket() -> Answer {
     unsupported("attaching over a WebSocket")
 }
 
-/// `GET /containers/{id}/export`
-pub async fn export() -> Answer {
-    unsupported("export")
-}
-
 /// `/containers/{id}/archive`
 pub async fn archive() -> Answer {
     unsupported("copying files to and from containers")

@@ -13,6 +13,7 @@ mod detach;
 mod error;
 mod events;
 mod exec;
+mod export;
 mod files;
 mod inspect;
 mod list;
@@ -45,6 +46,7 @@ use futures_util::FutureExt;
 use futures_util::stream::BoxStream;
 use proto_api::filters::Filters;
 use proto_api::models;
+use storage::archive::ArchiveStream;
 use storage::{ImageId, ImageUse, Store};
 use tokio::sync::oneshot;
 
@@ -364,6 +366,12 @@ impl Engine {
     pub async fn changes(&self, name: &str) -> Result<Vec<models::FilesystemChange>, Error> {
         let view = self.view(name)?;
         self.0.changes(&view).await
+    }
+
+    /// The files of a container as one tar, without what is mounted in it.
+    pub async fn export(&self, name: &str) -> Result<ArchiveStream, Error> {
+        let view = self.view(name)?;
+        self.0.export(&view).await
     }
 
     /// Makes an image of a container.

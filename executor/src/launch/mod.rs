@@ -11,6 +11,8 @@ mod resolve;
 mod rootfs;
 mod user;
 
+pub use self::rootfs::read_only_view;
+
 use std::fmt::Display;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};

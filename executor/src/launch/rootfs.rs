@@ -56,17 +56,38 @@ fn attach(mounted: &OwnedFd, place: &Path) -> io::Result<()> {
 }
 
 fn overlay(lower: &[PathBuf], upper: &Path, work: &Path) -> io::Result<OwnedFd> {
+    overlay_of(lower, Some((upper, work)), MountAttrFlags::empty())
+}
+
+/// What a container with these layers (topmost first, its writable one included) sees in its root,
+/// without what is mounted there: a read-only mount that is in no namespace and ends with the
+/// descriptor. Needs a kernel of 6.7 or newer for more than one layer.
+pub fn read_only_view(layers: &[PathBuf]) -> io::Result<OwnedFd> {
+    if let [only] = layers {
+        return Ok(openat(CWD, only, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?);
+    }
+    let view = overlay_of(layers, None, MountAttrFlags::MOUNT_ATTR_RDONLY)?;
+    Ok(openat(&view, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)
+}
+
+fn overlay_of(
+    lower: &[PathBuf],
+    writable: Option<(&Path, &Path)>,
+    flags: MountAttrFlags,
+) -> io::Result<OwnedFd> {
     let fs = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
     fsconfig_set_string(&fs, "source", "overlay")?;
     for layer in lower {
         fsconfig_set_string(&fs, "lowerdir+", layer)?;
     }
-    fsconfig_set_string(&fs, "upperdir", upper)?;
-    fsconfig_set_string(&fs, "workdir", work)?;
+    if let Some((upper, work)) = writable {
+        fsconfig_set_string(&fs, "upperdir", upper)?;
+        fsconfig_set_string(&fs, "workdir", work)?;
+    }
     // Layers are shared by containers and may have been copied; an index would tie them together.
     fsconfig_set_string(&fs, "index", "off")?;
     fsconfig_create(&fs)?;
-    Ok(fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())?)
+    Ok(fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, flags)?)
 }
 
 /// The old way: descriptors instead of paths keep 500 layers within one page.
