@@ -282,10 +282,12 @@ def main():
     parser.add_argument("--pull-rounds", type=int, default=3)
     parser.add_argument("--containers", type=int, default=10)
     parser.add_argument("--engines", default=",".join(ENGINES))
+    parser.add_argument("--directory", type=pathlib.Path, default="/var/lib")
     parser.add_argument("--only", default="run,exec,pull,idle,memory")
     options = parser.parse_args()
     wanted = options.only.split(",")
-    root = pathlib.Path(tempfile.mkdtemp(prefix="ctl-bench-"))
+    # Where data roots usually are; /tmp may be another kind of file system.
+    root = pathlib.Path(tempfile.mkdtemp(prefix="ctl-bench-", dir=options.directory))
     server, host = registry(root, options.cache)
     engines = [ENGINES[name](root, options) for name in options.engines.split(",")]
     started = []

@@ -10,6 +10,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -19,6 +20,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -30,6 +32,8 @@ pub struct Gone(pub CancellationToken);
 
 /// How long open connections may take to end after a request to shut down.
 const GRACE: Duration = Duration::from_secs(5);
+/// How long nobody has to have connected until memory is given back.
+const QUIET: Duration = Duration::from_secs(5);
 /// How long a client may take to send a request's head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -172,25 +176,52 @@ pub async fn serve(
     tasks: TaskTracker,
 ) {
     let accepting = TaskTracker::new();
+    let stirred = Arc::new(Notify::new());
     for listener in listeners {
-        accepting.spawn(accept(listener, handler.clone(), shutdown.clone(), tasks.clone()));
+        accepting.spawn(accept(listener, handler.clone(), shutdown.clone(), tasks.clone(), stirred.clone()));
     }
+    let resting = tokio::spawn(rest(stirred));
     accepting.close();
     accepting.wait().await;
+    resting.abort();
     tasks.close();
     if tokio::time::timeout(GRACE, tasks.wait()).await.is_err() {
         tracing::warn!(connections = tasks.len(), "connections that did not end in time are closed");
     }
 }
 
-async fn accept(listener: Listener, handler: impl Handler, shutdown: CancellationToken, tasks: TaskTracker) {
+/// Gives back the memory that work needed, once nobody has connected for a while.
+async fn rest(stirred: Arc<Notify>) {
+    loop {
+        while tokio::time::timeout(QUIET, stirred.notified()).await.is_ok() {}
+        if let Err(error) = executor::sys::memory::give_back() {
+            tracing::warn!("memory cannot be given back: {error}");
+        }
+        stirred.notified().await;
+    }
+}
+
+async fn accept(
+    listener: Listener,
+    handler: impl Handler,
+    shutdown: CancellationToken,
+    tasks: TaskTracker,
+    stirred: Arc<Notify>,
+) {
     loop {
         let accepted = tokio::select! {
             accepted = listener.socket.accept() => accepted,
             () = shutdown.cancelled() => return,
         };
         match accepted {
-            Ok((stream, _)) => drop(tasks.spawn(connection(stream, handler.clone(), shutdown.clone()))),
+            Ok((stream, _)) => {
+                let serving = connection(stream, handler.clone(), shutdown.clone());
+                let stirred = stirred.clone();
+                drop(tasks.spawn(async move {
+                    serving.await;
+                    stirred.notify_one();
+                }));
+            }
             Err(error) => {
                 // Out of descriptors or memory: the connection stays in the queue, so a pause helps.
                 tracing::error!("accept: {error}");
