@@ -134,7 +134,7 @@ fn a_wrong_diff_id_is_refused() {
 fn a_registry_with_users_wants_one() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("htpasswd");
-    // bcrypt of "secret", made with htpasswd -B.
+    // bcrypt, the only kind that the registry takes.
     let line = tests::process::run(tests::process::command(
         "python3",
         [

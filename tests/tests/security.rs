@@ -58,7 +58,7 @@ impl Lab {
     fn refuses_or_contains(&self, reference: &str) {
         let pulled = self.daemon.ctl(&["pull", "-q", reference]);
         if pulled.code == 0 {
-            self.daemon.ctl(&["run", "--rm", "-t=false", reference, "true"]);
+            self.daemon.ctl(&["run", "--rm", reference, "true"]);
         }
         self.canary.is_untouched();
     }
