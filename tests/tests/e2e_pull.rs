@@ -224,3 +224,21 @@ fn images_are_listed_tagged_and_removed() {
     let layers = std::fs::read_dir(daemon.data_root().join("layers")).map_or(0, Iterator::count);
     assert_eq!(layers, 0, "the layer's space is given back");
 }
+
+#[test]
+fn a_health_check_of_an_image_is_shown_and_said_not_to_run() {
+    let registry = Registry::empty();
+    let mut daemon = Daemon::start();
+    let check = json!({"Test": ["CMD", "true"], "Interval": 1_000_000_000});
+    let image = Builder::default().layer(busybox_layer(), Packing::Gzip).set("Healthcheck", check).build();
+    registry.push(&image, "healthy:latest").unwrap();
+    let reference = registry.reference("healthy");
+    daemon.ctl(&["pull", "-q", &reference]).ok();
+    daemon
+        .ctl(&["create", "--name", "checked", &reference])
+        .ok()
+        .says("health check of the image is not run");
+    assert_eq!(daemon.field("checked", "{{json .Config.Healthcheck.Test}}"), r#"["CMD","true"]"#);
+    daemon.ctl(&["rm", "checked"]).ok();
+    daemon.clean();
+}

@@ -10,7 +10,7 @@ use std::time::SystemTime;
 
 use executor::plan::RootSource;
 use executor::shims::{Attachment, ProcessId};
-use proto_api::models::ContainerCreateBody;
+use proto_api::models::{ContainerCreateBody, HealthConfig};
 use storage::{ContainerRow, Image, ImageId, RootMount};
 
 use super::actor::Actor;
@@ -26,7 +26,7 @@ impl Inner {
     pub(super) async fn create(
         self: Arc<Self>,
         name: Option<String>,
-        body: ContainerCreateBody,
+        mut body: ContainerCreateBody,
         platform: Option<String>,
     ) -> Result<Created, Error> {
         let wanted = match name.filter(|name| !name.is_empty()) {
@@ -46,8 +46,11 @@ impl Inner {
         })?;
         let host_uts =
             host.uts_mode.as_deref() == Some("host") || host.network_mode.as_deref() == Some("host");
+        if body.healthcheck.is_none() {
+            body.healthcheck = health_check(&image);
+        }
         let (config, path, args) = record::merge(body, &image, &id, host_uts)?;
-        let warnings = warnings(&image);
+        let warnings = warnings(&image, config.healthcheck.as_ref());
         let record = Record {
             created: SystemTime::now(),
             image_id: image.id.as_str().to_owned(),
@@ -173,17 +176,36 @@ impl Inner {
     }
 }
 
-/// What the image asks for and does not get.
-fn warnings(image: &Image) -> Vec<String> {
+/// The health check of an image, which is Docker's own addition to the OCI's configuration.
+fn health_check(image: &Image) -> Option<HealthConfig> {
+    #[derive(serde::Deserialize)]
+    struct Configuration {
+        config: Option<Settings>,
+    }
+    #[derive(serde::Deserialize)]
+    #[serde(rename_all = "PascalCase")]
+    struct Settings {
+        healthcheck: Option<HealthConfig>,
+    }
+    serde_json::from_slice::<Configuration>(&image.raw_config).ok()?.config?.healthcheck
+}
+
+/// What the image asks for and does not get. A health check that the user asks for is refused earlier.
+fn warnings(image: &Image, health: Option<&HealthConfig>) -> Vec<String> {
+    let mut warnings = vec![];
     let volumes =
         image.config.config().as_ref().and_then(|config| config.volumes().clone()).unwrap_or_default();
-    match volumes.is_empty() {
-        true => vec![],
-        false => vec![format!(
+    if !volumes.is_empty() {
+        warnings.push(format!(
             "volumes of the image ({}) are kept in the container's writable layer: anonymous volumes are not supported yet",
             volumes.join(", ")
-        )],
+        ));
     }
+    let test = health.and_then(|health| health.test.as_deref()).unwrap_or_default();
+    if test.first().is_some_and(|kind| kind != "NONE") {
+        warnings.push("the health check of the image is not run: health checks are not supported yet".into());
+    }
+    warnings
 }
 
 fn check_platform(image: &Image, reference: &str, platform: Option<&str>) -> Result<(), Error> {
